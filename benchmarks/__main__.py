@@ -1,0 +1,97 @@
+"""Run the benchmarks: ``python -m benchmarks --help``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import kernels, peers, processes, reference, report, shapes
+from fastinfo.bench import machine_facts, measure
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES: dict[str, Callable[[bool], list[processes.Figure]]] = {
+    "start": processes.start,
+    "memory": processes.extra_memory,
+}
+FULL_REPEATS, QUICK_REPEATS = 15, 5
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the main shapes, fewer repeats")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=[*kernels.SECTIONS, *FIGURES],
+        metavar="NAME",
+        help=f"one section: {', '.join([*kernels.SECTIONS, *FIGURES])}; may be repeated",
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument(
+        "--write-docs",
+        action="store_true",
+        help="write the tables into README.md and docs/performance.md, and plots to docs/images",
+    )
+    return parser.parse_args(arguments)
+
+
+def run(names: Sequence[str], plan: kernels.Plan, repeats: int, quick: bool) -> report.Run:
+    """Measure the named sections, printing each as it is done."""
+    facts = machine_facts(list(peers.PEERS.values())) | {"load": _load()}
+    done = report.Run(facts, peers.missing(), {})
+    for name in names:
+        if name in FIGURES:
+            done.figures[name] = FIGURES[name](quick)
+            print(f"\n## {name}\n\n{report.figures_table(done.figures[name])}", flush=True)
+            continue
+        section = kernels.SECTIONS[name]
+        done.titles[name] = section.heading(plan)
+        cases = [*section.cases(plan), *_peers(name, plan)]
+        done.rows[name] = measure(cases, repeats)
+        print(f"\n## {done.titles[name]}\n\n{report.rows_table(done.rows[name])}", flush=True)
+        shapes.forget()
+        reference.forget()
+    return done
+
+
+def _peers(name: str, plan: kernels.Plan) -> Sequence[Any]:
+    return list(peers.SECTIONS[name](plan)) if name in peers.SECTIONS else []
+
+
+def _load() -> str:
+    """Return the load of the machine before the run: what the figures had to share it with."""
+    return f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"
+
+
+def file_name(facts: dict[str, Any], quick: bool, only: Sequence[str] | None) -> str:
+    """Name results by processor and threads, so that a new run replaces the old one."""
+    parts = [facts["processor"], facts["architecture"], f"{facts['threads']} threads"]
+    parts += ["quick"] * quick + list(only or [])
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-") + ".json"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run, print, and write what was asked for."""
+    options = parse(arguments)
+    everything = [*(kernels.QUICK if options.quick else kernels.SECTIONS), *FIGURES]
+    repeats = QUICK_REPEATS if options.quick else FULL_REPEATS
+    done = run(options.only or everything, kernels.make_plan(), repeats, options.quick)
+    for missing in done.missing:
+        print(f"skipped: {missing} is not installed")
+    print(f"\n## What it must reach\n\n{report.reach_table(done.outcomes())}")
+    path = options.out / file_name(done.facts, options.quick, options.only)
+    report.write_json(done, path)
+    written = [path]
+    if options.write_docs:
+        written += report.write_docs(done, ROOT)
+        written += report.plot(done, ROOT / "docs" / "images")
+    print("\nwrote " + ", ".join(map(str, written)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""What the package is to reach: ratios of two calls timed in the same rounds, and a few figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.processes import Figure
+from fastinfo.bench import Row, fastest
+
+# "No slower" leaves this much to the noise of the clock.
+NO_SLOWER = 0.98
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A bound on how many times faster `ours` is than `other`, or on a figure (no `other`).
+
+    Names are of cases; a group stands for its fastest case.
+    """
+
+    what: str
+    section: str
+    ours: str
+    other: str = ""
+    bound: float = 1.0
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether larger is better."""
+        return bool(self.other)
+
+    def reached(self, value: float) -> bool:
+        """Whether the value is within the bound."""
+        return value >= self.bound if self.is_ratio else value <= self.bound
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A goal with the two sides that were measured and their ratio, None where one is missing."""
+
+    goal: Goal
+    ours: Row | Figure | None
+    other: Row | None
+    value: float | None
+
+
+LOSS, GRADIENT = "loss, float32", "loss + gradient, float32, buffer"
+JS32 = "js_divergence, float32, Dirichlet(1)"
+JS64 = "js_divergence, float64, Dirichlet(1)"
+MATMUL = "product float32"
+
+GOALS = (
+    Goal("float32 loss, against a plain sum", "loss", LOSS, "read float32", 0.92),
+    Goal("float32 loss + gradient, against a copy", "loss", GRADIENT, "copy float32", 0.95),
+    Goal(
+        "the same in place, against out of place",
+        "loss",
+        "loss + gradient, float32, in place",
+        GRADIENT,
+        NO_SLOWER,
+    ),
+    Goal(
+        "bfloat16 loss, against a plain sum of the same bytes",
+        "loss",
+        "loss, bfloat16",
+        "read bfloat16",
+        0.65,
+    ),
+    Goal("float64 loss, against a plain sum", "loss", "loss, float64", "read float64", 0.75),
+    Goal("loss, against torch eager", "loss", LOSS, "torch eager loss, float32", 11.0),
+    Goal(
+        "loss + gradient, against torch eager",
+        "loss",
+        "loss + gradient, float32, new array",
+        "torch eager loss + gradient, float32",
+        18.0,
+    ),
+    Goal("loss, against torch.compile", "loss", LOSS, "torch.compile loss, float32", 1.8),
+    Goal(
+        "one row of 16M bfloat16 classes, all threads against one",
+        "one-row",
+        "one row of 16M, bfloat16, all threads",
+        "one row of 16M, bfloat16, 1 thread",
+        1.5,
+    ),
+    Goal(
+        "one row of 1M float32 classes, all threads against one",
+        "one-row",
+        "one row of 1M, float32, all threads",
+        "one row of 1M, float32, 1 thread",
+        NO_SLOWER,
+    ),
+    Goal("65536 x 1000 float32 loss, against a plain sum", "thousand", LOSS, "read float32", 0.6),
+    Goal(
+        "JS float32, one thread, against SimSIMD",
+        "pairs",
+        f"{JS32}, 1 thread",
+        f"simsimd, 1 thread, {JS32}",
+        1.8,
+    ),
+    Goal("JS float32, against SciPy cdist", "pairs", JS32, f"scipy, 1 thread, {JS32}", 150.0),
+    Goal("JS float64, against SciPy cdist", "pairs", JS64, f"scipy, 1 thread, {JS64}", 45.0),
+    Goal(
+        "KL float32, Dirichlet(0.3) rows, against numpy.matmul",
+        "products",
+        "kl_divergence, float32, Dirichlet(0.3)",
+        MATMUL,
+        0.85,
+    ),
+    Goal(
+        "KL float32, nearly equal rows, against numpy.matmul",
+        "products",
+        "kl_divergence, float32, nearly equal",
+        MATMUL,
+        0.7,
+    ),
+    Goal(
+        "import fastinfo, beyond import numpy (s)",
+        "start",
+        "import fastinfo, beyond import numpy",
+        bound=0.030,
+    ),
+    Goal(
+        "a new process to its first loss, compiled before (s)",
+        "start",
+        "first loss, kernels compiled before",
+        bound=0.6,
+    ),
+    Goal(
+        "a new process to its first loss, never compiled (s)",
+        "start",
+        "first loss, never compiled before",
+        bound=2.5,
+    ),
+    Goal(
+        "extra memory of any loss (share of the logits)",
+        "memory",
+        "largest extra memory",
+        bound=0.1,
+    ),
+)
+
+
+def judge(
+    goal: Goal, rows: Mapping[str, Sequence[Row]], figures: Mapping[str, Sequence[Figure]]
+) -> Outcome:
+    """Look a goal up in what was measured."""
+    if not goal.is_ratio:
+        figure = next((f for f in figures.get(goal.section, ()) if f.name == goal.ours), None)
+        return Outcome(goal, figure, None, figure.value if figure else None)
+    measured = rows.get(goal.section, ())
+    ours, other = fastest(measured, goal.ours), fastest(measured, goal.other)
+    value = ours.speed_over(other) if ours and other else None
+    return Outcome(goal, ours, other, value)

@@ -1,0 +1,116 @@
+"""Float64 references, written for clarity, on the part of a shape that is cheap to check."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks import shapes
+
+CHECKED_LOGITS = 1 << 21
+CHECKED_PAIRS = (64, 256)
+
+
+def checked_rows(shape: tuple[int, int]) -> int:
+    """How many of the first rows of logits are compared."""
+    return min(shape[0], max(1, CHECKED_LOGITS // shape[1]))
+
+
+@functools.cache
+def softmax_rows(shape: tuple[int, int], dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Loss, softmax and log-sum-exp of the checked rows of the logits."""
+    n = checked_rows(shape)
+    x = shapes.logits(shape, dtype)[:n].astype(np.float64)
+    shift = x.max(axis=1, keepdims=True)
+    terms = np.exp(x - shift)
+    sums = terms.sum(axis=1, keepdims=True)
+    target = np.take_along_axis(x, shapes.targets(shape)[:n, None], axis=1)
+    loss = np.log(sums) - (target - shift)
+    return loss[:, 0], terms / sums, (np.log(sums) + shift)[:, 0]
+
+
+def loss_error(losses: np.ndarray, shape: tuple[int, int], dtype: str) -> float:
+    """Largest relative error of the losses of the checked rows."""
+    return relative_error(losses, softmax_rows(shape, dtype)[0])
+
+
+def logsumexp_error(values: np.ndarray, shape: tuple[int, int], dtype: str) -> float:
+    """Largest error of log-sum-exp, relative to its value or to 1."""
+    exact = softmax_rows(shape, dtype)[2]
+    return float(np.max(np.abs(values - exact) / np.maximum(np.abs(exact), 1)))
+
+
+def gradient_error(gradient: np.ndarray, shape: tuple[int, int], dtype: str) -> float:
+    """Largest error of the gradient of the sum, relative to its terms: the softmax and the one."""
+    _, softmax, _ = softmax_rows(shape, dtype)
+    target = np.zeros_like(softmax)
+    np.put_along_axis(target, shapes.targets(shape)[: len(softmax), None], 1.0, axis=1)
+    error = np.abs(gradient.astype(np.float64) - (softmax - target))
+    return float(np.max(error / (softmax + target)))
+
+
+def relative_error(values: np.ndarray, exact: np.ndarray) -> float:
+    """Largest relative error; equal infinities agree, and an exact zero asks for zero."""
+    values = np.asarray(values, np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.abs(values - exact) / np.abs(exact)
+    error[values == exact] = 0.0
+    return float(np.max(error))
+
+
+def _kl_terms(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Return p log(p/q) - p + q, whose terms are not negative and vanish with p - q."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        near = p * np.log1p((p - q) / q) - (p - q)
+        far = p * (np.log(p) - np.log(q)) - p + q
+    terms = np.where(np.abs(p - q) < 0.5 * q, near, far)
+    return np.where(p == 0, q, terms)
+
+
+def _js(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    m = 0.5 * (p + q)
+    return 0.5 * (_kl_terms(p, m) + _kl_terms(q, m)).sum(-1)
+
+
+def _cross_entropy(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(p == 0, 0.0, -p * np.log(q)).sum(-1)
+
+
+MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "cross_entropy": _cross_entropy,
+    "hellinger_distance": lambda p, q: np.sqrt(0.5 * ((np.sqrt(p) - np.sqrt(q)) ** 2).sum(-1)),
+    "js_divergence": _js,
+    "kl_divergence": lambda p, q: _kl_terms(p, q).sum(-1),
+    "total_variation": lambda p, q: 0.5 * np.abs(p - q).sum(-1),
+}
+
+
+@functools.cache
+def pairs(measure: str, shape: tuple[int, int, int], kind: str, dtype: str) -> np.ndarray:
+    """Return the measure between the checked rows of x and of y."""
+    n, m, k = shape
+    p = _normalised(shapes.distributions((n, k), kind, 1, dtype)[: CHECKED_PAIRS[0]])
+    q = _normalised(shapes.distributions((m, k), kind, 2, dtype)[: CHECKED_PAIRS[1]])
+    return np.stack([MEASURES[measure](row, q) for row in p])
+
+
+def _normalised(rows: np.ndarray) -> np.ndarray:
+    rows = rows.astype(np.float64)
+    return rows / rows.sum(axis=1, keepdims=True)
+
+
+def pairs_error(
+    matrix: np.ndarray, measure: str, shape: tuple[int, int, int], kind: str, dtype: str
+) -> float:
+    """Largest relative error of the checked pairs; `matrix` may be its first rows only."""
+    exact = pairs(measure, shape, kind, dtype)[: len(matrix)]
+    return relative_error(np.asarray(matrix)[: len(exact), : exact.shape[1]], exact)
+
+
+def forget() -> None:
+    """Let go of all references made so far."""
+    softmax_rows.cache_clear()
+    pairs.cache_clear()

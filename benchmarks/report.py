@@ -1,0 +1,244 @@
+"""Tables, plots and JSON of a run, and the pages of documentation they are written into."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import goals
+from benchmarks.processes import Figure
+from fastinfo.bench import Row, markdown_table, quantity
+
+MARKED = re.compile(r"(<!-- benchmark: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+@dataclass
+class Run:
+    """What one run measured, by section."""
+
+    facts: dict[str, Any]
+    missing: list[str]
+    titles: dict[str, str]
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    figures: dict[str, list[Figure]] = field(default_factory=dict)
+
+    def outcomes(self) -> list[goals.Outcome]:
+        """Every goal, measured or not."""
+        return [goals.judge(goal, self.rows, self.figures) for goal in goals.GOALS]
+
+
+# --------------------------------------------------------------------------------- tables
+
+
+def _rate(row: Row) -> str:
+    return quantity(row.rate, f"{row.unit}/s" if row.unit == "B" else f" {row.unit}s/s")
+
+
+def _optional(value: float | None, spec: str) -> str:
+    return "" if value is None else format(value, spec)
+
+
+def rows_table(rows: Sequence[Row]) -> str:
+    """Tabulate a section: time with its quartiles, rate, share of the ceiling, error, remarks."""
+    recomputed = any(row.recomputed is not None for row in rows)
+    header = ["call", "median", "quartiles", "rate", "of its ceiling", "largest error"]
+    header += ["pairs recomputed"] * recomputed + ["remarks"]
+
+    def cells(row: Row) -> Iterator[str]:
+        low, high = row.timing.quartiles
+        yield row.name
+        yield quantity(row.timing.median, "s")
+        yield f"{quantity(low, 's')} to {quantity(high, 's')}"
+        yield _rate(row)
+        yield _optional(row.share, ".2f")
+        yield _optional(row.error, ".1e")
+        if recomputed:
+            yield _optional(row.recomputed, ".2%")
+        yield row.note
+
+    return markdown_table(header, [list(cells(row)) for row in rows])
+
+
+def figures_table(figures: Sequence[Figure]) -> str:
+    """Single numbers."""
+    return markdown_table(
+        ["what", "value", "remarks"],
+        [[figure.name, _figure(figure), figure.note] for figure in figures],
+    )
+
+
+def _figure(figure: Figure) -> str:
+    if figure.unit == "s":
+        return quantity(figure.value, "s")
+    return f"{figure.value:.3f} {figure.unit}"
+
+
+def _side(side: Row | Figure | None) -> str:
+    if side is None:
+        return "not measured"
+    return _figure(side) if isinstance(side, Figure) else f"{_rate(side)} ({side.name})"
+
+
+def reach_table(outcomes: Sequence[goals.Outcome]) -> str:
+    """Every goal: both sides, their ratio, the bound, and whether it is reached."""
+
+    def cells(outcome: goals.Outcome) -> list[str]:
+        goal, value = outcome.goal, outcome.value
+        bound = f"{'≥' if goal.is_ratio else '≤'} {goal.bound:g}"
+        verdict = "" if value is None else "yes" if goal.reached(value) else "**no**"
+        sides = [_side(outcome.ours), _side(outcome.other) if goal.is_ratio else ""]
+        return [goal.what, *sides, _optional(value, ".3g"), bound, verdict]
+
+    header = ["what", "fastinfo", "the other side", "ratio", "to reach", "reached"]
+    return markdown_table(header, [cells(outcome) for outcome in outcomes])
+
+
+def speed_table(outcomes: Sequence[goals.Outcome]) -> str:
+    """Tabulate the goals that were measured, without their bounds."""
+    return markdown_table(
+        ["what", "fastinfo", "ratio"],
+        [
+            [
+                outcome.goal.what,
+                _figure(outcome.ours) if isinstance(outcome.ours, Figure) else _rate(outcome.ours),
+                f"{outcome.value:.3g} x" if outcome.goal.is_ratio else "",
+            ]
+            for outcome in outcomes
+            if outcome.value is not None and outcome.ours is not None
+        ],
+    )
+
+
+def accuracy_table(run: Run) -> str:
+    """Largest error against float64 of everything that was compared, peers among them."""
+    return markdown_table(
+        ["call", "data", "largest error"],
+        [
+            [row.name, run.titles[section], f"{row.error:.1e}"]
+            for section, rows in run.rows.items()
+            for row in rows
+            if row.error is not None
+        ],
+    )
+
+
+def machine_table(run: Run) -> str:
+    """Tabulate the machine, with the versions and the peers that are missing."""
+    facts = dict(run.facts)
+    facts["features"] = " ".join(facts["features"])
+    facts["caches"] = ", ".join(
+        f"{level} {size / 1024:.0f} KiB" for level, size in facts["caches"].items()
+    )
+    facts["memory"] = f"{facts['memory'] / 2**30:.0f} GiB"
+    versions = facts.pop("versions")
+    facts["versions"] = ", ".join(f"{name} {found}" for name, found in versions.items() if found)
+    facts["peers not installed"] = ", ".join(run.missing) or "none"
+    return markdown_table(["fact", "value"], [[name, str(value)] for name, value in facts.items()])
+
+
+def tables(run: Run) -> dict[str, str]:
+    """Every table by the name it has in the markers of the documentation."""
+    outcomes = run.outcomes()
+    return {
+        **{name: rows_table(rows) for name, rows in run.rows.items()},
+        **{name: figures_table(figures) for name, figures in run.figures.items()},
+        "machine": machine_table(run),
+        "reach": reach_table(outcomes),
+        "speed": speed_table(outcomes),
+        "accuracy": accuracy_table(run),
+    }
+
+
+# --------------------------------------------------------------------------------- files
+
+
+def write_json(run: Run, path: Path) -> None:
+    """Write all samples, with the machine's facts and the outcome of every goal."""
+    rows = {
+        section: [dataclasses.asdict(row) | {"rate": row.rate} for row in rows]
+        for section, rows in run.rows.items()
+    }
+    reached = [
+        {
+            "what": outcome.goal.what,
+            "value": outcome.value,
+            "bound": outcome.goal.bound,
+            "reached": None if outcome.value is None else outcome.goal.reached(outcome.value),
+        }
+        for outcome in run.outcomes()
+    ]
+    figures = {name: [dataclasses.asdict(f) for f in found] for name, found in run.figures.items()}
+    document = {"machine": run.facts, "reach": reached, "rows": rows, "figures": figures}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def fill_markers(text: str, found: dict[str, str]) -> str:
+    """Put each table between the markers of its name; markers of other names stay as they are."""
+
+    def fill(match: re.Match[str]) -> str:
+        name = match[2]
+        return f"{match[1]}\n{found[name]}\n\n{match[3]}" if name in found else match[0]
+
+    return MARKED.sub(fill, text)
+
+
+def write_docs(run: Run, root: Path) -> list[Path]:
+    """Fill the markers of the README and of the page on performance."""
+    found = tables(run)
+    written = []
+    for path in (root / "README.md", root / "docs" / "performance.md"):
+        if path.exists():
+            path.write_text(fill_markers(path.read_text("utf-8"), found), encoding="utf-8")
+            written.append(path)
+    return written
+
+
+# --------------------------------------------------------------------------------- plots
+
+
+def plot(run: Run, folder: Path) -> list[Path]:
+    """Draw each section that has a ceiling or a peer as bars; nothing without matplotlib."""
+    if importlib.util.find_spec("matplotlib") is None:
+        print("skipped: plots: matplotlib is not installed")
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    return [
+        _plot_section(run.titles[name], rows, folder / f"{name}.svg")
+        for name, rows in run.rows.items()
+    ]
+
+
+def _plot_section(title: str, rows: Sequence[Row], path: Path) -> Path:
+    """Bars of the rates, one axis a unit; a tick on a bar is the ceiling it is measured against."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure as Drawing
+
+    units = sorted({row.unit for row in rows})
+    with rc_context({"svg.hashsalt": "fastinfo"}):
+        drawing = Drawing(figsize=(9, 1.2 + 0.28 * len(rows)), layout="constrained")
+        heights = [sum(row.unit == unit for row in rows) for unit in units]
+        grid = drawing.subplots(len(units), squeeze=False, height_ratios=heights)
+        for axes, unit in zip(grid[:, 0], units, strict=True):
+            _bars(axes, [row for row in rows if row.unit == unit], unit)
+        drawing.suptitle(title)
+        drawing.savefig(path, metadata={"Date": None})
+    return path
+
+
+def _bars(axes: Any, rows: Sequence[Row], unit: str) -> None:
+    colours = ["0.75" if row.group else "C1" if row.peer else "C0" for row in rows]
+    rates = [row.rate / 1e9 for row in rows]
+    axes.barh([row.name for row in rows], rates, color=colours)
+    for place, row in enumerate(rows):
+        if row.share:
+            ceiling = rates[place] / row.share
+            axes.plot([ceiling] * 2, [place - 0.45, place + 0.45], color="black", linewidth=2)
+    axes.invert_yaxis()
+    axes.set_xlabel("GB/s" if unit == "B" else "G bins/s")

@@ -1,0 +1,36 @@
+"""The kernels through pytest-benchmark: ``pytest benchmarks``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from benchmarks import kernels, reference, shapes
+from fastinfo.bench import Case
+
+PLAN = kernels.make_plan()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory() -> Iterator[None]:
+    yield
+    shapes.forget()
+    reference.forget()
+
+
+def _cases() -> Iterator[Any]:
+    for name, section in kernels.SECTIONS.items():
+        for case in section.cases(PLAN):
+            yield pytest.param(name, case, id=f"{name}: {case.name}")
+
+
+@pytest.mark.parametrize(("section", "case"), _cases())
+def test_kernel(benchmark: Any, section: str, case: Case) -> None:
+    """Time one case; its group is its section."""
+    benchmark.group = section
+    benchmark.extra_info["bytes or bins"] = case.work
+    if case.error:
+        benchmark.extra_info["error"] = case.error(case.call())
+    benchmark.pedantic(case.call, setup=case.before, rounds=5, warmup_rounds=1)

@@ -1,0 +1,48 @@
+"""Information quantities over very large arrays, at the speed of the machine.
+
+Public names are imported on first use, so that ``import fastinfo`` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "fastinfo.losses": (
+        "SoftmaxStatistics",
+        "log_softmax",
+        "logsumexp",
+        "perplexity",
+        "softmax",
+        "softmax_cross_entropy",
+        "softmax_statistics",
+    ),
+    "fastinfo.information": (
+        "cross_entropy",
+        "entropy",
+        "hellinger_distance",
+        "js_distance",
+        "js_divergence",
+        "kl_divergence",
+        "total_variation",
+    ),
+    "fastinfo.matrices": ("pairwise",),
+    "fastinfo.catalogue": ("Measure", "measures"),
+    "fastinfo.configuration": ("config",),
+    "fastinfo.engine": ("get_num_threads", "set_num_threads"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fastinfo' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

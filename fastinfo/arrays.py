@@ -1,0 +1,325 @@
+"""Array kinds in and out, dtype rules, validation. Every error text about an argument is made here.
+
+An argument becomes a `Source`: its memory seen through NumPy without a copy, 16-bit floats as words,
+and what is needed to give a result back as the caller's kind of array.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+CPU_DEVICES = (1, 3)  # DLPack: processor memory, and the same pinned for a GPU
+# Columns of a tile copied at a time.
+TILE_COLUMNS = 2048
+
+
+@dataclass(frozen=True)
+class Source:
+    """An array argument seen through NumPy."""
+
+    name: str
+    data: np.ndarray
+    dtype: str
+    kind: str
+    native: Any
+    device: str = "cpu"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self.data.shape
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the values are floats, of any width."""
+        return self.dtype in FLOATS
+
+    @property
+    def storage(self) -> str:
+        """Type in which kernels read it: integers are read as float64."""
+        return self.dtype if self.is_float else "float64"
+
+    @property
+    def result(self) -> str:
+        """Type of results that come from it."""
+        return "float64" if self.storage == "float64" else "float32"
+
+    def values(self) -> np.ndarray:
+        """Return the values as an array NumPy can compute with."""
+        return widen(self.data, self.dtype)
+
+
+# --- in ------------------------------------------------------------------------------------------
+
+
+def read(name: str, x: Any) -> Source:
+    """Return an argument as a `Source`; TypeError if it is no array of real numbers."""
+    kind = type(x).__module__.partition(".")[0]
+    native = getattr(x, "dtype", None)
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array: fill it, or drop what is masked")
+    if isinstance(x, np.ndarray | np.generic):
+        data, kind = np.asarray(x), "numpy"
+    elif hasattr(x, "__dlpack__"):
+        data = _from_dlpack(name, x, kind)
+    else:
+        data, kind = _from_sequence(name, x), "numpy"
+        native = data.dtype
+    dtype = str(native).removeprefix("torch.") if data.dtype == np.uint16 else data.dtype.name
+    dtype = "bfloat16" if data.dtype.name == "bfloat16" else dtype
+    if dtype not in FLOATS and data.dtype.kind not in "biu":
+        raise TypeError(
+            f"{name} must hold real numbers (bfloat16, float16, float32, float64, integers or "
+            f"booleans), got dtype {native if native is not None else data.dtype}"
+        )
+    if dtype in ("float16", "bfloat16"):
+        data = data.view(np.dtype(np.uint16).newbyteorder(data.dtype.byteorder))
+    return Source(name, data, dtype, kind, native)
+
+
+def _from_dlpack(name: str, x: Any, kind: str) -> np.ndarray:
+    code, number = (int(part) for part in x.__dlpack_device__())
+    if code not in CPU_DEVICES:
+        raise ValueError(
+            f"{name} is on device {getattr(x, 'device', (code, number))}: this version of fastinfo "
+            f"computes in the processor's memory; copy it there first"
+        )
+    if getattr(x, "requires_grad", False):
+        if sys.modules[kind].is_grad_enabled():
+            raise TypeError(
+                f"{name} requires grad, and fastinfo's functions record no graph: use fastinfo.torch"
+                f", or call inside torch.no_grad(), or pass {name}.detach()"
+            )
+        x = x.detach()
+    if kind == "torch":  # `numpy` keeps the memory writable, which `np.from_dlpack` may not
+        if str(x.dtype) == "torch.bfloat16":
+            return x.view(sys.modules["torch"].int16).numpy().view(np.uint16)
+        return x.numpy()
+    try:
+        return np.from_dlpack(x)
+    except (BufferError, RuntimeError, TypeError) as error:
+        if hasattr(x, "__array__"):
+            return np.asarray(x)
+        raise TypeError(f"{name} cannot be read through DLPack: {error}") from error
+
+
+def _from_sequence(name: str, x: Any) -> np.ndarray:
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array or a rectangular nested sequence: {error}") from None
+
+
+def same_device(*sources: Source | None) -> None:
+    """ValueError that names the arguments if they live on different devices."""
+    present = [s for s in sources if s is not None]
+    if len({s.device for s in present}) > 1:
+        places = ", ".join(f"{s.name} on {s.device}" for s in present)
+        raise ValueError(f"all arrays must be on one device, got {places}")
+
+
+def promote(*sources: Source) -> str:
+    """Storage that holds the values of all: float64 if any is float64 or integer, else float32."""
+    kinds = {s.storage for s in sources}
+    if len(kinds) == 1:
+        return kinds.pop()
+    return "float64" if "float64" in kinds else "float32"
+
+
+# --- out -----------------------------------------------------------------------------------------
+
+_NAMESPACES = {"torch": "torch", "jax": "jax.numpy", "jaxlib": "jax.numpy", "cupy": "cupy"}
+
+
+def empty(shape: Sequence[int], dtype: str) -> np.ndarray:
+    """Return an uninitialised array on a 64-byte boundary, 16-bit floats as words."""
+    word = words(dtype)
+    size = math.prod(shape) * word.itemsize
+    memory = np.empty(size + 64, np.uint8)
+    begin = -memory.ctypes.data % 64
+    return memory[begin : begin + size].view(word).reshape(shape)
+
+
+def give(result: np.ndarray, like: Source, dtype: str | None = None) -> Any:
+    """Return a result as the kind of array `like` was; 16-bit words as `dtype`."""
+    narrow = dtype in ("float16", "bfloat16")
+    if like.kind == "numpy":
+        if narrow:
+            result = result.view(np.float16 if dtype == "float16" else like.native)
+        return result[()] if result.ndim == 0 else result
+    if like.kind not in _NAMESPACES:
+        return result
+    namespace = import_module(_NAMESPACES[like.kind])
+    if narrow:
+        array = namespace.from_dlpack(result.view(np.int16))
+        return array.view(getattr(namespace, str(dtype)))
+    if like.kind == "torch":
+        return namespace.from_dlpack(result)
+    return namespace.asarray(result, dtype=namespace.result_type(result.dtype))
+
+
+def output(
+    name: str, out: Any, shape: tuple[int, ...], dtype: str, inputs: Sequence[Source], alias: Source | None
+) -> np.ndarray:
+    """Check a caller's buffer and return its memory; it may be `alias` itself, no other input."""
+    target = read(name, out)
+    if target.kind != "numpy" and target.kind not in ("torch", "cupy"):
+        raise ValueError(f"{name} must be a writable array, got {type(out).__name__}")
+    if target.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {target.shape}")
+    if target.dtype != dtype or not target.data.dtype.isnative:
+        raise ValueError(f"{name} must have dtype {dtype}, got {target.native}")
+    if not target.data.flags.writeable:
+        raise ValueError(f"{name} must be writable, got a read-only array")
+    if target.data.size and 0 in target.data.strides and _repeats(target.data):
+        raise ValueError(f"{name} must not repeat its own memory (a stride is 0)")
+    for source in inputs:
+        if source is alias and _same_memory(target.data, source.data):
+            continue
+        if _overlap(target.data, source.data):
+            rule = "be or not touch" if source is alias else "not overlap"
+            raise ValueError(f"{name} must {rule} the memory of {source.name}, it overlaps it")
+    return target.data
+
+
+def _repeats(x: np.ndarray) -> bool:
+    return any(stride == 0 and n > 1 for n, stride in zip(x.shape, x.strides, strict=True))
+
+
+def _same_memory(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.ctypes.data == b.ctypes.data and a.strides == b.strides and a.shape == b.shape
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    try:
+        return np.shares_memory(a, b, max_work=100_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of an array along one axis, for kernels: flat memory and the offset of each row in it.
+
+    Where the classes of a row do not lie side by side in a type that kernels read, `stretch` copies
+    a tile of them; the array as a whole is never copied.
+    """
+
+    data: np.ndarray
+    storage: str
+    copied: bool
+
+    @classmethod
+    def of(cls, source: Source, axis: int = -1) -> Rows:
+        """Return the rows of a source along `axis`."""
+        return cls.along(np.moveaxis(source.data, axis, -1), source.dtype, source.storage)
+
+    @classmethod
+    def along(cls, data: np.ndarray, dtype: str, storage: str) -> Rows:
+        """Return the rows along the last axis."""
+        item = data.dtype.itemsize
+        dense = data.shape[-1] <= 1 or data.strides[-1] == item
+        whole = data.flags.aligned and all(stride % item == 0 for stride in data.strides)
+        return cls(data, storage, not (dtype == storage and data.dtype.isnative and dense and whole))
+
+    @property
+    def width(self) -> int:
+        """Number of classes or bins."""
+        return self.data.shape[-1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of an array with one entry a row."""
+        return self.data.shape[:-1]
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return math.prod(self.shape)
+
+    @cached_property
+    def memory(self) -> tuple[np.ndarray, np.ndarray]:
+        """The memory the array spans, as one dimension, and where in it each row begins."""
+        if not self.data.size:
+            return np.empty(0, self.data.dtype), np.zeros(self.count, np.int64)
+        item = self.data.dtype.itemsize
+        steps = [stride // item for stride in self.data.strides]
+        reach = [(n - 1) * step for n, step in zip(self.data.shape, steps, strict=True)]
+        lowest = self.data[tuple(slice(None, None, -1 if step < 0 else 1) for step in steps)]
+        span = 1 + sum(abs(r) for r in reach)
+        starts = np.array(-sum(min(r, 0) for r in reach))
+        for n, step in zip(self.shape, steps, strict=False):
+            starts = np.add.outer(starts, np.arange(n) * step)
+        return as_strided(lowest, (span,), (item,)), starts.ravel()
+
+    def stretch(self, lo: int, hi: int, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return memory and offsets of the classes [begin, end) of the rows [lo, hi)."""
+        if not self.copied:
+            memory, starts = self.memory
+            return read_only(memory), starts[lo:hi] + begin
+        tile = np.empty((hi - lo, end - begin), words(self.storage))
+        for at, index in self.blocks(lo, hi):
+            # in columns that stay in cache, since neighbours may lie along the other axis
+            for c in range(0, end - begin, TILE_COLUMNS):
+                part = tile[at, c : c + TILE_COLUMNS]
+                source = self.data[index][:, begin + c : begin + c + part.shape[1]]
+                np.copyto(part, source, casting="unsafe")
+        return read_only(tile.ravel()), np.arange(hi - lo) * (end - begin)
+
+    def blocks(self, lo: int, hi: int) -> Iterator[tuple[slice, tuple[int | slice, ...]]]:
+        """Cut the rows [lo, hi) into runs along the last leading axis: where from lo, and where."""
+        if not self.shape:
+            yield slice(0, 1), (np.newaxis,)  # type: ignore[misc]
+            return
+        i, inner = lo, self.shape[-1]
+        while i < hi:
+            outer, first = divmod(i, inner)
+            last = min(inner, first + hi - i)
+            index = (*np.unravel_index(outer, self.shape[:-1]), slice(first, last))
+            yield slice(i - lo, i - lo + last - first), index
+            i += last - first
+
+    def put(self, tile: np.ndarray, lo: int, hi: int, begin: int) -> None:
+        """Write a tile to the rows [lo, hi) and the classes from `begin` on."""
+        for at, index in self.blocks(lo, hi):
+            self.data[index][:, begin : begin + tile.shape[1]] = tile[at]
+
+    def pick(self, classes: np.ndarray) -> np.ndarray:
+        """Return one value a row as float64, NaN where the class is below 0."""
+        index = np.maximum(classes, 0).reshape(*self.shape, 1)
+        picked = np.take_along_axis(self.data, index, axis=-1).ravel()
+        values = np.array(widen(picked, self.storage), np.float64)
+        values[classes < 0] = np.nan
+        return values
+
+
+def words(storage: str) -> np.dtype:
+    """NumPy type of the memory of a storage type."""
+    return np.dtype(np.uint16 if storage in ("float16", "bfloat16") else storage)
+
+
+def widen(data: np.ndarray, storage: str) -> np.ndarray:
+    """Return memory as an array NumPy can compute with: a view, except of bfloat16."""
+    if storage == "bfloat16":
+        return (data.astype(np.uint32) << 16).view(np.float32)
+    return data.view(data.dtype.str.replace("u", "f")) if storage == "float16" else data
+
+
+def read_only(x: np.ndarray) -> np.ndarray:
+    """Return a view that kernels compile for once, whatever the caller's flags."""
+    view = x.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,406 @@
+"""What a benchmark needs: the machine's ceilings, an interleaved run loop, machine facts, tables.
+
+Works from the installed package; the kernels and peers it is used on live in ``benchmarks/``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# BLAS and OpenMP threads spin for up to 26 ms after their work; the next call must not pay for it.
+PAUSE = 0.03
+
+
+# --------------------------------------------------------------------------------- the run loop
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call, a sample a round."""
+
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle sample."""
+        return statistics.median(self.samples)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The first and the third quartile."""
+        low, high = np.quantile(self.samples, [0.25, 0.75])
+        return float(low), float(high)
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], object]],
+    repeats: int = 9,
+    *,
+    before: Mapping[str, Callable[[], object]] | None = None,
+    pause: float = PAUSE,
+) -> dict[str, Timing]:
+    """Time all `calls` in alternation, so that a drift of the machine meets all of them alike.
+
+    Every other round runs backwards, so that no call always follows the same one. The callables in
+    `before` run, untimed, ahead of the call of their name. Warm the calls up first.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    order = list(calls)
+    for _ in range(repeats):
+        for name in order:
+            if before and name in before:
+                before[name]()
+            time.sleep(pause)
+            start = time.perf_counter()
+            calls[name]()
+            samples[name].append(time.perf_counter() - start)
+        order.reverse()
+    return {name: Timing(tuple(taken)) for name, taken in samples.items()}
+
+
+def ratio(numerator: Timing, denominator: Timing) -> float:
+    """Median over the rounds of the quotient of two calls timed in the same rounds."""
+    return statistics.median(
+        a / b for a, b in zip(numerator.samples, denominator.samples, strict=True)
+    )
+
+
+# --------------------------------------------------------------------------------- cases and rows
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call to time, the work it does, and what it is measured against.
+
+    `work` is in `unit`: bytes moved (B) or bins, both of the whole shape. A call on a part of the
+    shape says by `scale` how many of it make up the whole. `ceiling` names the group of cases
+    whose fastest is the ceiling; `group` the group a case itself belongs to. `error` takes the
+    result of the call and returns its largest error against float64; `recomputed` the share of
+    pairs that a product could not give. A `peer` may fail: it is then skipped, and said so.
+    """
+
+    name: str
+    call: Callable[[], Any]
+    work: float
+    unit: str = "B"
+    ceiling: str = ""
+    group: str = ""
+    before: Callable[[], object] | None = None
+    error: Callable[[Any], float] | None = None
+    recomputed: Callable[[Any], float] | None = None
+    scale: float = 1.0
+    peer: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measured `Case`: seconds for the whole shape, share of the ceiling, largest error."""
+
+    name: str
+    timing: Timing
+    work: float
+    unit: str
+    group: str
+    ceiling: str
+    share: float | None
+    error: float | None
+    recomputed: float | None
+    peer: bool
+    note: str
+
+    @property
+    def rate(self) -> float:
+        """Work a second."""
+        return self.work / self.timing.median
+
+    def speed_over(self, other: Row) -> float:
+        """How many times the rate of `other`, which was timed in the same rounds."""
+        return ratio(other.timing, self.timing) * self.work / other.work
+
+
+def measure(cases: Sequence[Case], repeats: int = 9, pause: float = PAUSE) -> list[Row]:
+    """Warm up, check against float64, and time `cases` in alternation."""
+    checked = {case: check for case in cases if (check := _warm_up(case)) is not None}
+    timings = interleave(
+        {case.name: case.call for case in checked},
+        repeats,
+        before={case.name: case.before for case in checked if case.before},
+        pause=pause,
+    )
+    rows = [_row(case, timings[case.name], *check) for case, check in checked.items()]
+    return [_with_share(row, rows) for row in rows]
+
+
+def _warm_up(case: Case) -> tuple[float | None, float | None] | None:
+    """Call a case once; return its error and share recomputed, None if a peer fails."""
+    try:
+        if case.before:
+            case.before()
+        result = case.call()
+        return tuple(f(result) if f else None for f in (case.error, case.recomputed))  # type: ignore[return-value]
+    except Exception as failure:
+        if not case.peer:
+            raise
+        reason = (str(failure).splitlines() or [""])[0]
+        print(f"skipped: {case.name}: {type(failure).__name__}: {reason}")
+        return None
+
+
+def _row(case: Case, timing: Timing, error: float | None, recomputed: float | None) -> Row:
+    return Row(
+        name=case.name,
+        timing=Timing(tuple(taken * case.scale for taken in timing.samples)),
+        work=case.work,
+        unit=case.unit,
+        group=case.group,
+        ceiling=case.ceiling,
+        share=None,
+        error=error,
+        recomputed=recomputed,
+        peer=case.peer,
+        note=case.note,
+    )
+
+
+def _with_share(row: Row, rows: Iterable[Row]) -> Row:
+    ceiling = fastest(rows, row.ceiling) if row.ceiling else None
+    return dataclasses.replace(row, share=row.speed_over(ceiling)) if ceiling else row
+
+
+def fastest(rows: Iterable[Row], name: str) -> Row | None:
+    """Return the row of that name, or the fastest row of the group of that name."""
+    named = (row for row in rows if name in (row.name, row.group))
+    return max(named, key=lambda row: row.rate, default=None)
+
+
+# --------------------------------------------------------------------------------- ceilings
+
+
+class Workers:
+    """Threads that each take one piece of some arrays."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._pool = ThreadPoolExecutor(threads)
+
+    def run(self, kernel: Callable[..., Any], *arrays: np.ndarray) -> list[Any]:
+        """Split the arrays into a piece a thread, run `kernel` on each, return the results."""
+        pieces = (np.array_split(array.reshape(-1), self.threads) for array in arrays)
+        return list(self._pool.map(kernel, *pieces))
+
+
+@functools.cache
+def _compiled() -> dict[str, Callable[..., Any]]:
+    """Compile the plain loops (four accumulators of the width the compiler chooses, or of four)."""
+    import numba
+
+    fast = numba.njit(nogil=True, fastmath=True)
+
+    @fast
+    def add(x):  # type: ignore[no-untyped-def]
+        total = x.dtype.type(0)
+        for i in range(x.size):
+            total += x[i]
+        return total
+
+    @fast
+    def add_in_four(x):  # type: ignore[no-untyped-def]
+        quarter = x.size // 4
+        a = b = c = d = x.dtype.type(0)
+        for i in range(quarter):
+            a += x[i]
+            b += x[i + quarter]
+            c += x[i + 2 * quarter]
+            d += x[i + 3 * quarter]
+        for i in range(4 * quarter, x.size):
+            a += x[i]
+        return a + b + c + d
+
+    @fast
+    def copy(source, target):  # type: ignore[no-untyped-def]
+        for i in range(source.size):
+            target[i] = source[i]
+
+    return {"add": add, "add_in_four": add_in_four, "copy": copy}
+
+
+def read_cases(
+    name: str, array: Callable[[], np.ndarray], n_bytes: int, workers: Workers
+) -> list[Case]:
+    """Plain sums of `array()`, whose fastest is the ceiling of reading: the group ``read NAME``."""
+    kernels = {
+        "numpy.sum": lambda: np.sum,
+        "compiled sum": lambda: _compiled()["add"],
+        "compiled sum, four streams": lambda: _compiled()["add_in_four"],
+    }
+    return [
+        Case(
+            f"{kernel}, {name}",
+            lambda kernel=get: sum(workers.run(kernel(), array())),
+            work=n_bytes,
+            group=f"read {name}",
+        )
+        for kernel, get in kernels.items()
+    ]
+
+
+def copy_cases(
+    name: str,
+    source: Callable[[], np.ndarray],
+    target: Callable[[], np.ndarray],
+    n_bytes: int,
+    workers: Workers,
+) -> list[Case]:
+    """Return copies of `source()`, whose fastest is the ceiling of copying: group ``copy NAME``.
+
+    Bytes read and bytes written are counted.
+    """
+    kernels = {
+        "numpy.copyto": lambda: lambda a, b: np.copyto(b, a),
+        "compiled copy": lambda: _compiled()["copy"],
+    }
+    return [
+        Case(
+            f"{kernel}, {name}",
+            lambda kernel=get: workers.run(kernel(), source(), target()),
+            work=2 * n_bytes,
+            group=f"copy {name}",
+        )
+        for kernel, get in kernels.items()
+    ]
+
+
+def product_cases(size: int) -> list[Case]:
+    """Return `numpy.matmul` of square matrices in both precisions, in multiply-add pairs (bins)."""
+    cases = []
+    for dtype in ("float32", "float64"):
+        x = functools.cache(lambda dtype=dtype: np.ones((size, size), dtype))
+        out = functools.cache(lambda dtype=dtype: np.empty((size, size), dtype))
+        call = functools.partial(lambda x, out: np.matmul(x(), x(), out=out()), x, out)
+        cases.append(Case(f"numpy.matmul, {dtype}", call, size**3, "bin", group=f"product {dtype}"))
+    return cases
+
+
+def ceiling_cases(workers: Workers, n_bytes: int, size: int = 2048) -> list[Case]:
+    """Return reading, copying and products of this machine."""
+    source = functools.cache(lambda: np.ones(n_bytes // 4, np.float32))
+    target = functools.cache(lambda: np.zeros(n_bytes // 4, np.float32))
+    return [
+        *read_cases("float32", source, n_bytes, workers),
+        *copy_cases("float32", source, target, n_bytes, workers),
+        *product_cases(size),
+    ]
+
+
+def ceiling_bytes() -> int:
+    """Return eight times the last-level cache, at least 256 MiB, at most a sixteenth of memory."""
+    wanted = max(8 * max(caches().values(), default=0), 256 << 20)
+    memory = memory_bytes()
+    return min(wanted, memory // 16) if memory else wanted
+
+
+# --------------------------------------------------------------------------------- machine facts
+
+
+def caches() -> dict[str, int]:
+    """Bytes of the data caches of the first core (L1, L2, ...), where the system tells them."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    sizes = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        kind = (index / "type").read_text().strip()
+        size = (index / "size").read_text().strip()
+        if kind != "Instruction":
+            sizes[f"L{(index / 'level').read_text().strip()}"] = int(size[:-1]) * units[size[-1]]
+    return sizes
+
+
+def memory_bytes() -> int:
+    """Bytes of main memory, 0 where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    found = re.search(r"model name\s*: (.*)", text)
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def _vector_features() -> list[str]:
+    import llvmlite.binding as llvm
+
+    wanted = re.compile(r"avx|fma$|f16c$|neon$|sve|asimd")
+    return sorted(
+        name for name, on in llvm.get_host_cpu_features().items() if on and wanted.match(name)
+    )
+
+
+def machine_facts(packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Processor, caches, memory and versions: what a reader needs to judge a figure."""
+    import llvmlite.binding as llvm
+
+    import fastinfo
+
+    versions = {name: version(name) for name in ("fastinfo", "numpy", "numba", *packages)}
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[call-overload,index]
+    return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "processor": _processor(),
+        "architecture": llvm.get_host_cpu_name(),
+        "features": _vector_features(),
+        "cores": os.cpu_count(),
+        "threads": fastinfo.get_num_threads(),
+        "caches": caches(),
+        "memory": memory_bytes(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "blas": f"{blas['name']} {blas['version']}",
+        "versions": versions,
+    }
+
+
+def version(package: str) -> str | None:
+    """Return the installed version of a package, None where it is missing."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+# --------------------------------------------------------------------------------- reports
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table, the first column left and the others right aligned."""
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def quantity(value: float, unit: str) -> str:
+    """Three digits with a prefix: ``quantity(4.7e10, "B/s")`` is ``47.0 GB/s``."""
+    if not np.isfinite(value) or value == 0:
+        return f"{value:g} {unit}"
+    power = int(np.floor(np.log10(abs(value)) / 3))
+    power = min(max(power, -3), 4)
+    prefix = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T"}[power]
+    return f"{value / 1000.0**power:.3g} {prefix}{unit}"

@@ -1,0 +1,120 @@
+"""Rules for arguments: each check names the argument, the rule, the value and its position."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from fastinfo.arrays import Source, read
+
+REDUCTIONS = ("none", "mean", "sum")
+
+
+def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
+    """ValueError with the list, and the nearest name, unless `value` is one of `allowed`."""
+    allowed = list(allowed)
+    if isinstance(value, str) and value in allowed:
+        return value
+    near = difflib.get_close_matches(str(value), allowed, 1, 0.5)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}{hint}")
+
+
+def axis_of(axis: Any, ndim: int, array: str) -> int:
+    """Return `axis` counted from the front."""
+    try:
+        index = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"axis must be an integer, got {type(axis).__name__}") from None
+    if ndim == 0:
+        raise ValueError(f"{array} must have at least one axis, got a scalar")
+    if not -ndim <= index < ndim:
+        raise np.exceptions.AxisError(
+            f"axis must be in [{-ndim}, {ndim}) for {array} of {ndim} dimensions, got {index}"
+        )
+    return index % ndim
+
+
+def integer(name: str, value: Any) -> int:
+    """Return an integer argument."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+
+
+def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, rule: str = "") -> float:
+    """Return a finite number in [low, high]; `rule` tells what it must be."""
+    try:
+        x = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}") from None
+    if not (low <= x <= high and math.isfinite(x)):
+        raise ValueError(f"{name} must be {rule or 'finite'}, got {value!r}")
+    return x
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a positive finite number."""
+    return number(name, value, math.nextafter(0.0, 1.0), rule="positive and finite")
+
+
+def logarithm_of(base: Any) -> float:
+    """Return log(base), 1 for nats."""
+    if base is None:
+        return 1.0
+    if positive("base", base) == 1.0:
+        raise ValueError(f"base must be positive and not 1, got {base!r}")
+    return math.log(float(base))
+
+
+def not_empty(source: Source, axis: int, what: str) -> None:
+    """ValueError if there are no classes or bins along `axis`."""
+    if source.shape[axis] == 0:
+        raise ValueError(f"{source.name} must have at least one {what} along axis {axis}, got shape {source.shape}")
+
+
+def where(index: np.ndarray | tuple, what: str = "row") -> str:
+    """Say where: "row 3", or "row (0, 2)"."""
+    position = tuple(int(i) for i in index)
+    if not position:
+        return ""
+    return f" at {what} {position[0] if len(position) == 1 else position}"
+
+
+def refuse(name: str, rule: str, values: np.ndarray, bad: np.ndarray, error: type[Exception], what: str = "row") -> None:
+    """Raise `error` for the first true entry of `bad`."""
+    if bad.any():
+        first = np.unravel_index(int(np.argmax(bad)), bad.shape)
+        raise error(f"{name} must be {rule}, got {values[first]}{where(first, what)}")
+
+
+def targets_of(source: Source, classes: int, ignore_index: int) -> np.ndarray:
+    """Return integer targets as int64 (n,), ignored ones -1."""
+    if source.is_float:
+        raise TypeError(
+            f"targets of shape {source.shape} must be integers, got {source.dtype}; probabilities "
+            f"have the shape of the logits"
+        )
+    values = source.data
+    ignored = values == ignore_index
+    bad = ~ignored & ((values < 0) | (values >= classes))
+    refuse(source.name, f"in [0, {classes}) or equal ignore_index={ignore_index}", values, bad, IndexError)
+    return np.where(ignored, -1, values).astype(np.int64).ravel()
+
+
+def weights_of(name: str, value: Any, shape: tuple[int, ...], what: str) -> np.ndarray | None:
+    """Return finite weights of at least 0 as float64 of this shape, None for None."""
+    if value is None:
+        return None
+    source = read(name, value)
+    if source.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {source.shape}")
+    weights = np.array(source.values(), np.float64)
+    refuse(name, "finite and at least 0", weights, ~(np.isfinite(weights) & (weights >= 0)), ValueError, what)
+    return weights

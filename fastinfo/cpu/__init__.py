@@ -1,0 +1,1 @@
+"""Kernels for arrays in the processor's memory."""

@@ -1,0 +1,504 @@
+"""Rows of logits: one streaming reading into a small state, and a second one for gradients.
+
+A row is cut into fixed pieces, a piece into blocks that stay in the first-level cache. Pieces are
+merged in order, so it does not matter which thread read which. Formulas are in `formulas.py`.
+
+Kernels take flat memory and the offset of each row in it, so that any strides between rows do.
+`weights` is "none" where the targets are integers and all other classes count nothing; else the
+weight c_k of a class comes from alpha, beta, class weights w and soft targets y.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from fastinfo import formulas
+from fastinfo.cpu import vmath
+from fastinfo.engine import EXACT, SUM, formula, helper, kernel
+
+# Elements read between two looks at the running maximum: 1024 to 8192 run within 5 %, and a block's
+# sums are float32, so the shorter the more accurate.
+BLOCK = 2048
+# A longer row is read in pieces of this many elements, by several threads if rows are few.
+PIECE = 1 << 17
+# A block's sum measured from an older maximum is kept if the new one is at most 2**16 times as high.
+MAX_RISE = 16.0
+# Elements of a result held in the first-level cache before they are written.
+BUFFER = 1024
+
+# Columns of a row's state, and of the coefficients of its gradient.
+MAX, REST, ENTROPY, LINEAR, WEIGHT, ARGMAX, RANK, TARGET_LOGIT, STATE = range(9)
+REFERENCE, SCALE, SHARE, TARGET, COEFFICIENTS = range(5)
+# Entries of the array of options.
+ALPHA, BETA, LOG2_SCALE, INVERSE_TEMPERATURE, CAP, INNER, SLOPE, Z_LOSS, OPTIONS = range(9)
+# Figures of a row.
+(
+    MAXIMUM, LOG_SUM, LOGSUMEXP, ENTROPY_OF_ROW, ARGMAX_OF_ROW, LOG_PROB, RANK_OF_TARGET, RAW_MAXIMUM,
+    FIGURES,
+) = range(9)  # fmt: skip
+
+_lower, _merge = formula(formulas.lower), formula(formulas.merge)
+_log_sum, _loss = formula(formulas.log_sum), formula(formulas.softmax_cross_entropy)
+_target_gradient = formula(formulas.target_gradient)
+_softmax_entropy = formula(formulas.softmax_entropy)
+
+
+@cache
+def _weight_of_class(weights, real, load):
+    """c_k from the block's soft targets y and class weights w."""
+    ways = {
+        "none": lambda y, w, k, alpha, beta: real(0),
+        "uniform": lambda y, w, k, alpha, beta: beta,
+        "shared": lambda y, w, k, alpha, beta: beta * real(w[k]),
+        "rows": lambda y, w, k, alpha, beta: alpha * real(load(y[k])) + beta,
+        "weighted_rows": lambda y, w, k, alpha, beta: (
+            (alpha * real(load(y[k])) + beta) * real(w[k])
+        ),
+    }
+    return helper(EXACT)(ways[weights])
+
+
+@cache
+def _shape(arithmetic, softcap):
+    """z of a logit and dz/dx times the temperature: the identity, or softcap * tanh(inner * x)."""
+    real, tanh = arithmetic.real, arithmetic.tanh
+    one, infinity = real(1), real(np.inf)
+
+    def identity(x, cap, inner):
+        return x, one
+
+    def capped(x, cap, inner):
+        value, slope = tanh(x * inner)
+        finite = abs(x) < infinity
+        return (cap * value if finite else x), (slope if finite else one)
+
+    return helper(EXACT)(capped if softcap else identity)
+
+
+@cache
+def _block(storage, softcap, weights, soft, statistics, exclude):
+    """Sums over a block of logits measured from `ref`; `exclude` leaves out one equal to `peak`."""
+    arithmetic, load, _ = vmath.STORAGE[storage]
+    real, exp2 = arithmetic.real, arithmetic.exp2
+    shape = _shape(arithmetic, softcap)
+    weight = _weight_of_class(weights, real, vmath.STORAGE[soft][1])
+    linear = weights != "none"
+    zero, one, lowest = real(0), real(1), real(-np.inf)
+
+    @helper(SUM)
+    def block(x, y, w, ref, peak, above, from_target, option):
+        alpha, beta, scale = real(option[ALPHA]), real(option[BETA]), real(option[LOG2_SCALE])
+        cap, inner = real(option[CAP]), real(option[INNER])
+        top, total, ties = lowest, zero, zero
+        e_sum, a_sum, c_sum, higher = zero, zero, zero, zero
+        for k in range(x.size):
+            v = load(x[k])
+            top = vmath.maximum(top, v)
+            d = shape(v, cap, inner)[0] - ref
+            e = exp2(d * scale)
+            if exclude:
+                total += zero if v == peak else e
+                ties += one if v == peak else zero
+            else:
+                total += e
+            if statistics:
+                e_sum += e * d if e > zero else zero
+                higher += one if v > above or v >= from_target else zero
+            if linear:
+                c = weight(y, w, k, alpha, beta)
+                a_sum += zero if c == zero else c * d
+                c_sum += c
+        rest = np.float64(total) + (np.float64(ties) - 1.0) if exclude else np.float64(total)
+        return top, rest, np.float64(e_sum), np.float64(a_sum), np.float64(c_sum), higher
+
+    return block
+
+
+@cache
+def _piece(storage, softcap, weights, soft, statistics):
+    """State of a piece of a row."""
+    arithmetic, load, _ = vmath.STORAGE[storage]
+    real = arithmetic.real
+    variant = (storage, softcap, weights, soft, statistics)
+    measure, measure_again = _block(*variant, False), _block(*variant, True)
+    shape = _shape(arithmetic, softcap)
+    lowest, zero, one, nothing = real(-np.inf), real(0), real(1), real(np.nan)
+    # Weighted sums of z - ref would cancel if measured from anything but the maximum.
+    always_again = weights != "none"
+
+    @helper(EXACT)
+    def z_of(x, option):
+        return shape(x, real(option[CAP]), real(option[INNER]))[0]
+
+    @helper(SUM)
+    def count_equal(x, value):
+        n = zero
+        for k in range(x.size):
+            n += one if load(x[k]) == value else zero
+        return n
+
+    @helper(EXACT)
+    def find(x, value):
+        """Position of the first NaN, else of the first `value`."""
+        found = x.size
+        for k in range(x.size - 1, -1, -1):
+            found = k if load(x[k]) == value else found
+        for k in range(x.size - 1, -1, -1):
+            found = k if load(x[k]) != load(x[k]) else found
+        return found
+
+    @helper(EXACT)
+    def piece(x, y, w, target, target_logit, option):
+        inverse_t, scale = option[INVERSE_TEMPERATURE], option[LOG2_SCALE]
+        m, r, e, a, c, rank, block_of_max = lowest, -1.0, 0.0, 0.0, 0.0, 0.0, 0
+        for lo in range(0, x.size, BLOCK):
+            hi = min(lo + BLOCK, x.size)
+            b, by, bw = x[lo:hi], y[lo:hi], w[lo:hi]
+            from_target = nothing
+            if statistics and lo < target:
+                if target < hi:
+                    rank += count_equal(x[lo:target], target_logit)
+                else:
+                    from_target = target_logit
+            start = m if m > lowest else load(b[0])
+            ref = z_of(start if start > lowest else zero, option)
+            top, total, eb, ab, cb, higher = measure(
+                b, by, bw, ref, zero, target_logit, from_target, option
+            )
+            rank += higher
+            if not top > m:
+                r, e, a, c = r + total, e + eb, a + ab, c + cb
+                continue
+            z = z_of(top, option)
+            rise = np.float64(z) - np.float64(ref)
+            shrink = np.exp2(-rise * scale)
+            rest = total * shrink - 1.0
+            if always_again or not (rest > 0.5 and rise * scale < MAX_RISE):
+                _, rest, eb, ab, cb, _ = measure_again(
+                    b, by, bw, z, top, target_logit, from_target, option
+                )
+            else:
+                eb = (eb - total * rise) * shrink
+            gap = np.float64(z_of(m, option)) - np.float64(z)
+            _, r, e, a, c = _merge(
+                np.float64(m), r, e, a, c, np.float64(top), rest, eb, ab, cb, gap, inverse_t
+            )
+            m, block_of_max = top, lo
+        if statistics and r != r:
+            block_of_max = 0
+            position = find(x, m)
+            if position < x.size and load(x[position]) != load(x[position]):
+                m = nothing
+        elif statistics:
+            position = block_of_max + find(x[block_of_max : block_of_max + BLOCK], m)
+        else:
+            position = 0
+        return np.float64(m), r, e, a, c, position, rank
+
+    return piece
+
+
+@cache
+def _absorb(storage, softcap):
+    """Merge what comes next in a row into its state; a NaN stays, and where it was first."""
+    arithmetic = vmath.STORAGE[storage][0]
+    shape, real = _shape(arithmetic, softcap), arithmetic.real
+
+    @helper(EXACT)
+    def absorb(state, m, r, e, a, c, argmax, rank, option):
+        before, cap, inner = state[MAX], real(option[CAP]), real(option[INNER])
+        z_before, z = shape(real(before), cap, inner)[0], shape(real(m), cap, inner)[0]
+        if before == before and (m > before or m != m):
+            state[ARGMAX] = argmax
+        state[MAX], state[REST], state[ENTROPY], state[LINEAR], state[WEIGHT] = _merge(
+            before, state[REST], state[ENTROPY], state[LINEAR], state[WEIGHT],
+            m, r, e, a, c, np.float64(z_before) - np.float64(z), option[INVERSE_TEMPERATURE],
+        )  # fmt: skip
+        if m != m or before != before:
+            state[MAX] = np.nan
+        state[RANK] += rank
+
+    return absorb
+
+
+@cache
+def _row(storage, softcap, weights, soft, statistics):
+    """Read one row, or a stretch of one that begins at class `base`, into its state."""
+    arithmetic, load, _ = vmath.STORAGE[storage]
+    piece = _piece(storage, softcap, weights, soft, statistics)
+    real, absorb = arithmetic.real, _absorb(storage, softcap)
+
+    @helper(EXACT)
+    def row(x, y, w, base, target, elsewhere, option, state):
+        position = target - base
+        logit = load(x[position]) if 0 <= position < x.size else real(elsewhere)
+        state[TARGET_LOGIT] = logit
+        for lo in range(0, x.size, PIECE):
+            hi = min(lo + PIECE, x.size)
+            m, r, e, a, c, argmax, rank = piece(
+                x[lo:hi], y[lo:hi], w[base + lo : base + hi], position - lo, logit, option
+            )
+            absorb(state, m, r, e, a, c, base + lo + argmax, rank, option)
+
+    return row
+
+
+@cache
+def _z(softcap):
+    """z of a logit in float64, before the division by the temperature."""
+
+    @helper(EXACT)
+    def z_of(x, option):
+        return option[CAP] * np.tanh(x * option[INNER]) if softcap and abs(x) < np.inf else x
+
+    return z_of
+
+
+@cache
+def _finish(softcap):
+    """Loss of a row from its state, and the coefficients of its gradient."""
+
+    z_of = _z(softcap)
+
+    @helper(EXACT)
+    def finish(state, target, weight, w, option, coefficients):
+        inverse_t, rest = option[INVERSE_TEMPERATURE], state[REST]
+        log_sum = _log_sum(state[MAX], rest)
+        z, logit = z_of(state[MAX], option), state[TARGET_LOGIT]
+        target_class = 0.0
+        c_target, gap, slope = 0.0, 0.0, 1.0
+        if target >= 0:
+            class_weight = np.float64(w[target]) if w.size else 1.0
+            target_class = option[ALPHA] * class_weight
+            c_target = option[BETA] * class_weight
+            z_target = z_of(logit, option)
+            gap = (z - z_target) * inverse_t
+            if softcap and abs(logit) < np.inf:
+                slope = 1.0 / np.cosh(logit * option[INNER]) ** 2
+        a, c = state[LINEAR], state[WEIGHT]
+        loss = _loss(log_sum, z * inverse_t, gap, target_class, a, c, option[Z_LOSS], inverse_t)
+        z_term = 2.0 * option[Z_LOSS] * (z * inverse_t + log_sum) if option[Z_LOSS] else 0.0
+        share = weight * option[SLOPE]
+        coefficients[REFERENCE] = z
+        coefficients[SCALE] = share * (target_class + c + z_term) / (1.0 + rest) + 0.0 * log_sum
+        coefficients[SHARE] = share
+        if target >= 0:
+            entry = _target_gradient(
+                rest, np.exp(-gap), logit == state[MAX], target_class, c_target, c, z_term
+            )
+            entry = slope * entry if gap < np.inf else -(target_class + c_target)
+            coefficients[TARGET] = share * entry + 0.0 * log_sum
+        return weight * loss
+
+    return finish
+
+
+@cache
+def _emit(storage, softcap, weights, soft, into):
+    """Write a row's gradient, through a buffer: `out` may be the logits themselves."""
+    arithmetic, load, _ = vmath.STORAGE[storage]
+    store = vmath.STORAGE[into][2]
+    real, exp2 = arithmetic.real, arithmetic.exp2
+    shape = _shape(arithmetic, softcap)
+    weight = _weight_of_class(weights, real, vmath.STORAGE[soft][1])
+    linear = weights != "none"
+
+    @helper(EXACT)
+    def block(x, y, w, coefficients, option, buffer):
+        alpha, beta, scale = real(option[ALPHA]), real(option[BETA]), real(option[LOG2_SCALE])
+        cap, inner = real(option[CAP]), real(option[INNER])
+        ref, factor = real(coefficients[REFERENCE]), real(coefficients[SCALE])
+        share = real(coefficients[SHARE])
+        for k in range(x.size):
+            z, slope = shape(load(x[k]), cap, inner)
+            g = factor * exp2((z - ref) * scale)
+            if linear:
+                g -= share * weight(y, w, k, alpha, beta)
+            buffer[k] = store(slope * g) if softcap else store(g)
+
+    @helper(EXACT)
+    def emit(x, y, w, base, target, coefficients, option, out, buffer, stream):
+        for lo in range(0, x.size, BUFFER):
+            hi = min(lo + BUFFER, x.size)
+            block(x[lo:hi], y[lo:hi], w[base + lo : base + hi], coefficients, option, buffer)
+            if lo <= target - base < hi:
+                buffer[target - base - lo] = store(real(coefficients[TARGET]))
+            copy_out(buffer, out[lo:hi], stream)
+
+    return emit
+
+
+@helper(EXACT)
+def copy_out(buffer, out, stream):
+    """Copy the buffer to `out`; with `stream`, 64 bytes at a time past the caches."""
+    size, begin = out.size, 0
+    if stream:
+        item = buffer.itemsize
+        address, source = out.ctypes.data, buffer.ctypes.data
+        head = min((-address % 64) // item, size)
+        for k in range(head):
+            out[k] = buffer[k]
+        lines = (size - head) * item // 64
+        for line in range(lines):
+            at = head * item + line * 64
+            vmath.stream_64(address + at, source + at)
+        begin = head + lines * 64 // item
+    for k in range(begin, size):
+        out[k] = buffer[k]
+
+
+# --- kernels -------------------------------------------------------------------------------------
+
+
+@cache
+def states(storage, softcap, weights, soft, statistics):
+    """Kernel: read rows, or the stretch of them that begins at class `base`, into their states."""
+    row = _row(storage, softcap, weights, soft, statistics)
+
+    @kernel(storage, softcap, weights, soft, statistics)
+    def read_rows(x, starts, width, base, y, y_starts, w, targets, elsewhere, active, option, state):
+        for i in range(starts.size):
+            if active[i] != 0.0:
+                own = y[y_starts[i] : y_starts[i] + width] if y_starts.size else y
+                row(
+                    x[starts[i] : starts[i] + width], own, w, base, targets[i],
+                    elsewhere[i] if elsewhere.size else np.nan, option, state[i],
+                )  # fmt: skip
+
+    return read_rows
+
+
+@cache
+def finishes(softcap):
+    """Kernel: losses and gradient coefficients from states."""
+    finish = _finish(softcap)
+
+    @kernel(softcap)
+    def finish_rows(state, targets, active, w, option, losses, coefficients):
+        for i in range(losses.size):
+            losses[i] = 0.0
+            if active[i] != 0.0:
+                losses[i] = finish(state[i], targets[i], active[i], w, option, coefficients[i])
+
+    return finish_rows
+
+
+@cache
+def gradients(storage, softcap, weights, soft, into):
+    """Kernel: write the gradients of rows, or of the stretch that begins at class `base`."""
+    emit = _emit(storage, softcap, weights, soft, into)
+
+    @kernel(storage, softcap, weights, soft, into)
+    def write_rows(
+        x, starts, width, base, y, y_starts, w, targets, active, option, coefficients,
+        out, out_starts, stream,
+    ):  # fmt: skip
+        buffer = np.empty(BUFFER, out.dtype)
+        for i in range(starts.size):
+            target_row = out[out_starts[i] : out_starts[i] + width]
+            if active[i] == 0.0:
+                target_row[:] = 0
+                continue
+            own = y[y_starts[i] : y_starts[i] + width] if y_starts.size else y
+            emit(
+                x[starts[i] : starts[i] + width], own, w, base, targets[i],
+                coefficients[i], option, target_row, buffer, stream,
+            )  # fmt: skip
+        vmath.fence()
+
+    return write_rows
+
+
+@cache
+def losses_and_gradients(storage, softcap, weights, soft):
+    """Kernel: the three steps a row at a time, so that the second reading finds it in cache."""
+    row, finish = _row(storage, softcap, weights, soft, False), _finish(softcap)
+    emit = _emit(storage, softcap, weights, soft, storage)
+
+    @kernel(storage, softcap, weights, soft)
+    def read_and_write_rows(
+        x, starts, width, y, y_starts, w, targets, active, option, losses,
+        out, out_starts, stream,
+    ):  # fmt: skip
+        buffer = np.empty(BUFFER, out.dtype)
+        state, coefficients = np.empty(STATE), np.empty(COEFFICIENTS)
+        for i in range(starts.size):
+            losses[i] = 0.0
+            target_row = out[out_starts[i] : out_starts[i] + width]
+            if active[i] == 0.0:
+                target_row[:] = 0
+                continue
+            state[:] = 0.0
+            state[MAX], state[REST] = -np.inf, -1.0
+            logits = x[starts[i] : starts[i] + width]
+            own = y[y_starts[i] : y_starts[i] + width] if y_starts.size else y
+            row(logits, own, w, 0, targets[i], np.nan, option, state)
+            losses[i] = finish(state, targets[i], active[i], w, option, coefficients)
+            emit(
+                logits, own, w, 0, targets[i], coefficients, option, target_row, buffer, stream
+            )
+        vmath.fence()
+
+    return read_and_write_rows
+
+
+@cache
+def summaries(softcap):
+    """Kernel: the figures of rows from their states, as SciPy has them for infinite rows."""
+    z_of = _z(softcap)
+
+    @kernel(softcap)
+    def summarise_rows(state, targets, option, figures):
+        inverse_t = option[INVERSE_TEMPERATURE]
+        for i in range(state.shape[0]):
+            m, rest = state[i, MAX], state[i, REST]
+            z, log_sum = z_of(m, option), _log_sum(m, rest)
+            figures[RAW_MAXIMUM, i], figures[MAXIMUM, i] = m, z * inverse_t
+            figures[LOG_SUM, i] = log_sum
+            figures[LOGSUMEXP, i] = z * inverse_t + (log_sum if abs(m) < np.inf else 0.0)
+            entropy = _softmax_entropy(rest, state[i, ENTROPY], inverse_t)
+            figures[ENTROPY_OF_ROW, i] = entropy + 0.0 * log_sum
+            figures[ARGMAX_OF_ROW, i] = state[i, ARGMAX]
+            gap = (z - z_of(state[i, TARGET_LOGIT], option)) * inverse_t
+            known = targets[i] >= 0
+            figures[LOG_PROB, i] = -(log_sum + gap) if known else np.nan
+            figures[RANK_OF_TARGET, i] = state[i, RANK] if known else -1.0
+
+    return summarise_rows
+
+
+@cache
+def merges(softcap, storage):
+    """Kernel: put the states of the pieces of rows together, in order."""
+    absorb = _absorb(storage, softcap)
+
+    @kernel(storage, softcap)
+    def merge_pieces(parts, option, state):
+        for i in range(state.shape[0]):
+            for p in range(parts.shape[0]):
+                s = parts[p, i]
+                absorb(
+                    state[i], s[MAX], s[REST], s[ENTROPY], s[LINEAR], s[WEIGHT], s[ARGMAX], s[RANK],
+                    option,
+                )  # fmt: skip
+                state[i, TARGET_LOGIT] = s[TARGET_LOGIT]
+
+    return merge_pieces
+
+
+@cache
+def log_softmaxes(storage):
+    """Kernel: (z - max) / T - log_sum of rows, or of a stretch of them."""
+    arithmetic, load, _ = vmath.STORAGE[storage]
+    real = arithmetic.real
+
+    @kernel(storage)
+    def write_rows(x, starts, width, inverse_t, reference, log_sum, out, out_starts):
+        scale = real(inverse_t)
+        for i in range(starts.size):
+            logits, target_row = x[starts[i] : starts[i] + width], out[out_starts[i] : out_starts[i] + width]
+            ref, log = real(reference[i]), real(log_sum[i])
+            for k in range(width):
+                target_row[k] = (load(logits[k]) - ref) * scale - log
+
+    return write_rows

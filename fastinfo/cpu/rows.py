@@ -1,0 +1,312 @@
+"""Rows of logits on the processor: what is read when, by which thread.
+
+Where rows lie in memory as kernels read them and are many, a thread takes whole rows and a second
+reading finds the row in its cache. Otherwise (strided, byte-swapped, integers; or few long rows)
+rows are cut at the same places into stretches, each copied into a tile if need be, and the states
+of the stretches are merged in order. Both ways give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from fastinfo.arrays import Rows, read_only
+from fastinfo.cpu import row_kernels as kernels
+from fastinfo.cpu.row_kernels import PIECE
+from fastinfo.engine import get_num_threads, run
+
+# Elements of logits that a thread takes at a time, and rows, whose states it then holds.
+CHUNK = 1 << 20
+CHUNK_ROWS = 4096
+# A row's gradient of more than this many bytes is written past the caches.
+STREAM_BYTES = 1 << 18
+# Figures of `statistics`: in the order of `SoftmaxStatistics`.
+REAL_FIGURES = (kernels.MAXIMUM, kernels.LOG_SUM, kernels.LOGSUMEXP, kernels.ENTROPY_OF_ROW)
+LOGSUMEXP, ARGMAX = kernels.LOGSUMEXP, kernels.ARGMAX_OF_ROW
+LOG_PROB, RANK = kernels.LOG_PROB, kernels.RANK_OF_TARGET
+# Logits of targets where every stretch is a whole row.
+NOWHERE = np.empty(0)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Scalars of a softmax: z = logits / temperature, or the softcap's; weights of the classes."""
+
+    temperature: float = 1.0
+    softcap: float | None = None
+    alpha: float = 1.0
+    beta: float = 0.0
+    z_loss: float = 0.0
+
+    @cached_property
+    def array(self) -> np.ndarray:
+        """The options as kernels take them."""
+        cap, temperature = self.softcap, self.temperature
+        slope = 1.0 / temperature
+        values = np.zeros(kernels.OPTIONS)
+        values[kernels.ALPHA], values[kernels.BETA] = self.alpha, self.beta
+        values[kernels.Z_LOSS], values[kernels.SLOPE] = self.z_loss, slope
+        inverse = slope if cap is None else 1.0
+        values[kernels.INVERSE_TEMPERATURE] = inverse
+        values[kernels.LOG2_SCALE] = inverse / np.log(2.0)
+        values[kernels.CAP] = cap or 0.0
+        values[kernels.INNER] = slope / cap if cap else 0.0
+        return values
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Logits, what weighs their classes, and which rows count."""
+
+    logits: Rows
+    options: Options
+    targets: np.ndarray | None = None
+    soft: Rows | None = None
+    class_weight: np.ndarray | None = None
+    active: np.ndarray | None = None
+    statistics: bool = False
+
+    @cached_property
+    def weights(self) -> str:
+        """How the classes are weighed, one of the kernels' five ways."""
+        if self.soft is not None:
+            return "rows" if self.class_weight is None else "weighted_rows"
+        if self.options.beta == 0.0:
+            return "none"
+        return "uniform" if self.class_weight is None else "shared"
+
+    @property
+    def variant(self) -> tuple:
+        """What the kernels are compiled for."""
+        soft = self.soft.storage if self.soft is not None else "float32"
+        return self.logits.storage, self.options.softcap is not None, self.weights, soft
+
+    @cached_property
+    def row_targets(self) -> np.ndarray:
+        """Class of each row, -1 for none."""
+        return np.full(self.logits.count, -1) if self.targets is None else self.targets
+
+    @cached_property
+    def row_weights(self) -> np.ndarray:
+        """Weight of each row; rows of weight 0 are not read."""
+        return np.ones(self.logits.count) if self.active is None else self.active
+
+    @cached_property
+    def target_logits(self) -> np.ndarray:
+        """Logit of each row's target, for stretches that do not hold it."""
+        return self.logits.pick(self.row_targets)
+
+    @cached_property
+    def class_weights(self) -> np.ndarray:
+        """Weights of the classes; empty for none."""
+        if self.class_weight is None:
+            return read_only(np.empty(0))
+        return read_only(self.class_weight)
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether threads take whole rows."""
+        rows = self.logits
+        many = rows.count >= 2 * get_num_threads() or rows.width <= PIECE
+        return many and not rows.copied and (self.soft is None or not self.soft.copied)
+
+    def stretch(self, lo: int, hi: int, begin: int, end: int) -> tuple:
+        """Arguments of a kernel for the classes [begin, end) of the rows [lo, hi)."""
+        memory, starts = self.logits.stretch(lo, hi, begin, end)
+        if self.soft is None:
+            y, y_starts = read_only(np.empty(0, np.float32)), np.empty(0, np.int64)
+        else:
+            y, y_starts = self.soft.stretch(lo, hi, begin, end)
+        return memory, starts, end - begin, y, y_starts
+
+    @property
+    def row_step(self) -> int:
+        """Rows a thread takes at a time; all threads get several turns if rows allow."""
+        turns = self.logits.count // (4 * get_num_threads())
+        return max(1, min(CHUNK // max(self.logits.width, 1), CHUNK_ROWS, max(turns, 64)))
+
+
+# --- what is computed ----------------------------------------------------------------------------
+
+
+def losses(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
+    """Return the weighted loss of each row; with `out`, write the gradients there, classes last."""
+    result = np.empty(problem.logits.count)
+    target = None if out is None else Rows.along(out, *[problem.logits.storage] * 2)
+    if problem.by_rows and target is None:
+        _by_rows(problem, lambda lo, hi, state: _finish(problem, lo, hi, state, result))
+    elif problem.by_rows and target is not None and not target.copied:
+        _fused(problem, target, result)
+    else:
+        coefficients = _finish(problem, 0, result.size, _by_stretches(problem), result)
+        if target is not None:
+            _emit(problem, coefficients, target)
+    return result
+
+
+def statistics(problem: Problem) -> np.ndarray:
+    """Return the figures of each row, one row of the result a figure (see `row_kernels`)."""
+    figures = np.empty((kernels.FIGURES, problem.logits.count))
+    summarise = kernels.summaries(problem.options.softcap is not None)
+
+    def keep(lo: int, hi: int, state: np.ndarray) -> None:
+        summarise(state, problem.row_targets[lo:hi], problem.options.array, figures[:, lo:hi])
+
+    if problem.by_rows:
+        _by_rows(problem, keep)
+    else:
+        keep(0, problem.logits.count, _by_stretches(problem))
+    return figures
+
+
+def softmax(problem: Problem, out: np.ndarray) -> None:
+    """Write softmax(logits / T): a gradient with nothing to subtract."""
+    figures = statistics(problem)
+    coefficients = np.zeros((figures.shape[1], kernels.COEFFICIENTS))
+    coefficients[:, kernels.REFERENCE] = figures[kernels.RAW_MAXIMUM]
+    coefficients[:, kernels.SCALE] = np.exp(-figures[kernels.LOG_SUM])
+    _emit(problem, coefficients, _result(out))
+
+
+def log_softmax(problem: Problem, out: np.ndarray) -> None:
+    """Write (z - max) - log_sum."""
+    figures = statistics(problem)
+    reference = figures[kernels.RAW_MAXIMUM]
+    log_sum, inverse = figures[kernels.LOG_SUM], problem.options.array[kernels.INVERSE_TEMPERATURE]
+    write = kernels.log_softmaxes(problem.logits.storage)
+
+    def task(lo: int, hi: int, begin: int, end: int, memory: np.ndarray, starts: np.ndarray) -> None:
+        logits, offsets, width, *_ = problem.stretch(lo, hi, begin, end)
+        write(logits, offsets, width, inverse, reference[lo:hi], log_sum[lo:hi], memory, starts)
+
+    _write(problem.logits, _result(out), task)
+
+
+# --- by rows -------------------------------------------------------------------------------------
+
+
+def _fresh(n: int) -> np.ndarray:
+    state = np.zeros((n, kernels.STATE))
+    state[:, kernels.MAX], state[:, kernels.REST] = -np.inf, -1.0
+    return state
+
+
+def _by_rows(problem: Problem, then: Callable[[int, int, np.ndarray], object]) -> None:
+    """Read chunks of whole rows into states, handed to `then`."""
+
+    def task(lo: int, hi: int) -> None:
+        then(lo, hi, _read(problem, lo, hi, 0, problem.logits.width))
+
+    run(task, problem.logits.count, problem.row_step)
+
+
+def _read(problem: Problem, lo: int, hi: int, begin: int, end: int) -> np.ndarray:
+    """Return the states of the classes [begin, end) of the rows [lo, hi)."""
+    read_rows = kernels.states(*problem.variant, problem.statistics)
+    memory, starts, width, y, y_starts = problem.stretch(lo, hi, begin, end)
+    elsewhere = NOWHERE if begin == 0 and end == problem.logits.width else problem.target_logits[lo:hi]
+    state = _fresh(hi - lo)
+    read_rows(
+        memory, starts, width, begin, y, y_starts, problem.class_weights, problem.row_targets[lo:hi],
+        elsewhere, problem.row_weights[lo:hi], problem.options.array, state,
+    )  # fmt: skip
+    return state
+
+
+def _finish(problem: Problem, lo: int, hi: int, state: np.ndarray, result: np.ndarray) -> np.ndarray:
+    """Write the losses of the rows [lo, hi); return the coefficients of their gradients."""
+    coefficients = np.empty((hi - lo, kernels.COEFFICIENTS))
+    kernels.finishes(problem.options.softcap is not None)(
+        state, problem.row_targets[lo:hi], problem.row_weights[lo:hi], problem.class_weights,
+        problem.options.array, result[lo:hi], coefficients,
+    )  # fmt: skip
+    return coefficients
+
+
+def _fused(problem: Problem, target: Rows, result: np.ndarray) -> None:
+    """Read, finish and write a row at a time."""
+    read_and_write = kernels.losses_and_gradients(*problem.variant)
+    memory, out_starts = target.memory
+    in_place = np.may_share_memory(problem.logits.data, target.data)
+    stream = not in_place and target.width * memory.itemsize >= STREAM_BYTES
+
+    def task(lo: int, hi: int) -> None:
+        logits, starts, width, y, y_starts = problem.stretch(lo, hi, 0, problem.logits.width)
+        read_and_write(
+            logits, starts, width, y, y_starts, problem.class_weights, problem.row_targets[lo:hi],
+            problem.row_weights[lo:hi], problem.options.array, result[lo:hi], memory,
+            out_starts[lo:hi], stream,
+        )  # fmt: skip
+
+    run(task, problem.logits.count, problem.row_step)
+
+
+# --- by stretches --------------------------------------------------------------------------------
+
+
+def _stretches(rows: Rows) -> list[tuple[int, int, int, int]]:
+    """Cut rows into tasks (lo, hi, begin, end); pieces of a row end where the kernels' do."""
+    group = max(1, CHUNK // min(rows.width, PIECE))
+    return [
+        (lo, min(lo + group, rows.count), begin, min(begin + PIECE, rows.width))
+        for lo in range(0, rows.count, group)
+        for begin in range(0, rows.width, PIECE)
+    ]
+
+
+def _by_stretches(problem: Problem) -> np.ndarray:
+    """Return the states of all rows, read stretch by stretch and merged in order."""
+    rows = problem.logits
+    tasks = _stretches(rows)
+    parts = np.empty((-(-rows.width // PIECE), rows.count, kernels.STATE))
+    if problem.targets is not None:
+        problem.target_logits  # noqa: B018  (read before any thread writes to `out`)
+
+    def task(first: int, last: int) -> None:
+        for lo, hi, begin, end in tasks[first:last]:
+            parts[begin // PIECE, lo:hi] = _read(problem, lo, hi, begin, end)
+
+    run(task, len(tasks), 1)
+    state = _fresh(rows.count)
+    storage, capped, *_ = problem.variant
+    kernels.merges(capped, storage)(parts, problem.options.array, state)
+    return state
+
+
+def _emit(problem: Problem, coefficients: np.ndarray, target: Rows) -> None:
+    write_rows = kernels.gradients(*problem.variant, target.storage)
+
+    def task(lo: int, hi: int, begin: int, end: int, memory: np.ndarray, starts: np.ndarray) -> None:
+        logits, offsets, width, y, y_starts = problem.stretch(lo, hi, begin, end)
+        write_rows(
+            logits, offsets, width, begin, y, y_starts, problem.class_weights,
+            problem.row_targets[lo:hi], problem.row_weights[lo:hi], problem.options.array,
+            coefficients[lo:hi], memory, starts, False,
+        )  # fmt: skip
+
+    _write(problem.logits, target, task)
+
+
+def _result(out: np.ndarray) -> Rows:
+    return Rows.along(out, out.dtype.name, out.dtype.name)
+
+
+def _write(rows: Rows, target: Rows, task: Callable[..., None]) -> None:
+    """Call `task` for every stretch with memory to write to, and put tiles in their places."""
+    tasks = _stretches(rows)
+
+    def write(first: int, last: int) -> None:
+        for lo, hi, begin, end in tasks[first:last]:
+            if not target.copied:
+                memory, starts = target.memory
+                task(lo, hi, begin, end, memory, starts[lo:hi] + begin)
+                continue
+            tile = np.empty((hi - lo, end - begin), target.data.dtype)
+            task(lo, hi, begin, end, tile.ravel(), np.arange(hi - lo) * (end - begin))
+            target.put(tile, lo, hi, begin)
+
+    run(write, len(tasks), 1)

@@ -1,0 +1,13 @@
+"""Where a computation runs: one table from the kind of device to the folder of its kernels."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+HOMES = {"cpu": "fastinfo.cpu"}
+
+
+def home(family: str, device: str) -> Any:
+    """Return the module that computes `family` ("rows", "pairs", ...) on a kind of device."""
+    return import_module(f"{HOMES[device]}.{family}")

@@ -1,0 +1,289 @@
+"""The only file that configures Numba: decorators, fast-math flags, compile cache, threads.
+
+No kernel is compiled at import. A kernel is made by a factory on first use, has one specialisation,
+runs serially without the GIL over a half-open range of rows, and is spread over threads by `run`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import pickle
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+from pathlib import Path
+from queue import SimpleQueue
+from types import FunctionType
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core import config, dispatcher, serialize
+from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+
+# Sums may be reordered (that is what vectorises them); NaN and infinities keep their meaning.
+SUM = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
+# Polynomials: `reassoc` would undo the rounding by a magic number (error 0.34 instead of 1e-7).
+EXACT = frozenset({"contract"})
+
+
+# --- decorators ----------------------------------------------------------------------------------
+
+
+def helper(flags: frozenset[str] = EXACT) -> Callable[[Callable], Any]:
+    """Decorate a function that is inlined into kernels and keeps its own fast-math flags."""
+    return numba.njit(fastmath=set(flags), error_model="numpy", forceinline=True)
+
+
+def kernel(*key: object) -> Callable[[Callable], Any]:
+    """Decorate a kernel; `key` names the variant, for the cache of compiled kernels."""
+
+    def decorate(function: Callable) -> Any:
+        compiled = numba.njit(fastmath=set(EXACT), error_model="numpy", nogil=True)(function)
+        directory = cache_directory()
+        if directory is not None and isinstance(compiled, dispatcher.Dispatcher):
+            name = "-".join([function.__module__.removeprefix("fastinfo."), function.__name__])
+            compiled._cache = KernelCache(directory, f"{name}-{'-'.join(map(str, key))}")
+        return compiled
+
+    return decorate
+
+
+def formula(
+    function: Callable, mathematics: object = None, flags: frozenset[str] = EXACT
+) -> Any:
+    """Compile a plain function of `formulas.py`, its `log`, `exp`, ... taken from `mathematics`."""
+    scope = dict(function.__globals__)
+    for name in function.__code__.co_names:
+        if hasattr(mathematics, name):
+            scope[name] = getattr(mathematics, name)
+        elif isinstance(scope.get(name), FunctionType):
+            scope[name] = formula(scope[name], mathematics, flags)
+    return helper(flags)(FunctionType(function.__code__, scope, function.__name__))
+
+
+# --- cache of compiled kernels -------------------------------------------------------------------
+
+
+@cache
+def cache_directory() -> Path | None:
+    """Folder of the compiled kernels of this version, on this processor; None if it is off."""
+    if os.environ.get("FASTINFO_CACHE", "1") == "0" or config.DISABLE_JIT:
+        return None
+    base = os.environ.get("FASTINFO_CACHE_DIR") or _user_cache()
+    folder = Path(base) / _fingerprint()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return None
+
+
+def _user_cache() -> Path:
+    if sys.platform == "win32":
+        root = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        root = Path.home() / "Library" / "Caches"
+    else:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "fastinfo"
+
+
+def _fingerprint() -> str:
+    """Hash of all that machine code depends on; Numba's own stamp sees one source file only."""
+    codegen = cpu_target.target_context.codegen()
+    versions = (sys.version, numba.__version__, llvmlite.__version__, codegen.magic_tuple())
+    digest = hashlib.sha256(repr(versions).encode())
+    here = Path(__file__).parent
+    sources = [here / "engine.py", here / "formulas.py", here / "catalogue.py"]
+    for source in [*sources, *sorted(here.glob("cpu/*.py"))]:
+        digest.update(source.name.encode() + source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class KernelCache:
+    """What Numba asks of a cache: one file a kernel and signature, written atomically."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.cache_path = str(directory)
+        self.name = name
+
+    def _file(self, signature: object) -> Path:
+        digest = hashlib.sha256(f"{self.name}{signature}".encode()).hexdigest()[:16]
+        return Path(self.cache_path) / f"{self.name[:80]}-{digest}"
+
+    def load_overload(self, signature: object, target: Any) -> Any:
+        """Return the compiled kernel, or None if it must be compiled."""
+        try:
+            payload = pickle.loads(self._file(signature).read_bytes())
+        except (OSError, EOFError, pickle.UnpicklingError):
+            return None
+        target.refresh()
+        return CompileResult._rebuild(target, *payload)
+
+    def save_overload(self, signature: object, result: Any) -> None:
+        """Write a compiled kernel; a failure to write is no failure of the call."""
+        target = self._file(signature)
+        try:
+            with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+                file.write(serialize.dumps(result._reduce()))
+            os.replace(file.name, target)
+        except OSError:
+            return
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+# --- threads -------------------------------------------------------------------------------------
+
+_lock = threading.Lock()
+_threads: int | None = None
+_pools: dict[int, ThreadPoolExecutor] = {}
+_worker = threading.local()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that fastinfo computes with.
+
+    The default is ``FASTINFO_NUM_THREADS``, else the number of cores this process may use.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Examples
+    --------
+    >>> import fastinfo
+    >>> fastinfo.get_num_threads() >= 1
+    True
+    """
+    if _threads is not None:
+        return _threads
+    given = os.environ.get("FASTINFO_NUM_THREADS", "")
+    if not given:
+        return _cores()
+    if not given.isdigit() or int(given) < 1:
+        raise ValueError(f"FASTINFO_NUM_THREADS must be a positive integer, got {given!r}")
+    return int(given)
+
+
+def set_num_threads(n: int) -> None:
+    """Set the number of threads that fastinfo computes with, for the whole process.
+
+    Results do not depend on it, to the last bit.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n` is not an integer, or below 1.
+
+    Examples
+    --------
+    >>> import fastinfo
+    >>> before = fastinfo.get_num_threads()
+    >>> fastinfo.set_num_threads(1)
+    >>> fastinfo.get_num_threads()
+    1
+    >>> fastinfo.set_num_threads(before)
+    """
+    global _threads
+    try:
+        n = n.__index__()
+    except AttributeError:
+        raise TypeError(f"n must be an integer, got {type(n).__name__}") from None
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    _threads = n
+
+
+def _executor(workers: int) -> ThreadPoolExecutor:
+    with _lock:
+        if workers not in _pools:
+            _pools[workers] = ThreadPoolExecutor(workers, "fastinfo", _mark_worker)
+        return _pools[workers]
+
+
+def _mark_worker() -> None:
+    _worker.inside = True
+
+
+def _after_fork() -> None:
+    """Threads do not survive a fork; the locks were held by the parent's fork itself."""
+    global _lock
+    _lock = threading.Lock()
+    _pools.clear()
+    global_compiler_lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=_after_fork,
+    )
+
+
+def run(task: Callable[[int, int], None], n: int, step: int, progress: Callable | None = None) -> None:
+    """Call ``task(lo, hi)`` over [0, n) in pieces of `step`, on all threads.
+
+    Threads take the next piece when they are done with one, so an uneven load evens out; what is
+    computed must not depend on who computes it. A single piece runs in the calling thread: two
+    futures cost 50 us, a kernel's launch 0.5 us. The calling thread only waits, so that Ctrl-C
+    reaches it; pieces not begun are then dropped.
+    """
+    pieces = -(-n // step) if n else 0
+    workers = min(get_num_threads(), pieces)
+    if workers <= 1 or getattr(_worker, "inside", False):
+        for lo in range(0, n, step):
+            task(lo, min(lo + step, n))
+            if progress:
+                progress(min(lo + step, n), n)
+        return
+    counter = itertools.count()
+    outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
+    stop = threading.Event()
+
+    def work() -> None:
+        for i in counter:
+            if i >= pieces or stop.is_set():
+                return
+            try:
+                task(i * step, min((i + 1) * step, n))
+            except BaseException as error:
+                outcomes.put(error)
+                return
+            outcomes.put(None)
+
+    pool = _executor(get_num_threads())
+    futures = [pool.submit(work) for _ in range(workers)]
+    try:
+        for done in range(1, pieces + 1):
+            error = outcomes.get()
+            if error is not None:
+                raise error
+            if progress:
+                progress(min(done * step, n), n)
+    finally:
+        stop.set()
+        wait(futures)

@@ -1,0 +1,170 @@
+"""The mathematics, each formula once, as plain functions of scalars.
+
+Every device compiles these same sources; `log`, `exp`, `sqrt`, `log1p` and `log_ratio` are then
+that device's own. They run uncompiled too, which is how the tests read them. Loops live in the
+kernels, properties of the measures in `catalogue.py`.
+
+Rows
+    The state of a row of logits is (m, r, e, a, c), measured from its maximum m: with
+    w_k = exp((z_k - m) / T), r is the sum of w without the maximal term, e = Σ w_k (z_k - m),
+    a = Σ c_k (z_k - m) and c = Σ c_k for weights c_k of the classes. The empty row is
+    (-inf, -1, 0, 0, 0). Leaving the maximal term out keeps every digit of a confident row.
+Bins
+    A term is what one bin adds to a sum over bins, a finish what is done with the sum.
+"""
+
+from math import atanh, exp, frexp, inf, ldexp, log, log1p, nan, sqrt
+
+LN2 = log(2.0)
+
+
+# --- states of rows ------------------------------------------------------------------------------
+
+
+def lower(r, e, a, c, gap, inverse_temperature):
+    """State of the same row measured from a reference that is higher by `gap`, as (sum, e, a)."""
+    shrink = exp(-gap * inverse_temperature)
+    return (1.0 + r) * shrink, (e - (1.0 + r) * gap) * shrink, a - c * gap
+
+
+def merge(m, r, e, a, c, m2, r2, e2, a2, c2, gap, inverse_temperature):
+    """State of two pieces of a row together; `gap` is z(m) - z(m2)."""
+    if m2 == -inf:
+        return m, r + r2 + 1.0, e, a + a2, c + c2
+    if m == -inf:
+        return m2, r2 + r + 1.0, e2, a + a2, c + c2
+    if m2 > m:
+        total, e, a = lower(r, e, a, c, -gap, inverse_temperature)
+        return m2, r2 + total, e2 + e, a2 + a, c + c2
+    total, e2, a2 = lower(r2, e2, a2, c2, gap, inverse_temperature)
+    return m, r + total, e + e2, a + a2, c + c2
+
+
+def log_sum(m, r):
+    """Log Σ exp((z - m) / T); NaN for a row that is no distribution."""
+    if m == -inf or m == inf:
+        return nan
+    return log1p(r)
+
+
+def softmax_entropy(r, e, inverse_temperature):
+    """-Σ p log p = log Σ w - Σ w (z - m) / T / Σ w."""
+    return log1p(r) - e * inverse_temperature / (1.0 + r)
+
+
+def softmax_cross_entropy(log_sum, offset, gap, target_weight, a, c, z_loss, inverse_temperature):
+    """Σ_k y_k w_k (log Σ w - (z_k - m) / T) + z_loss lse²; `offset` = m / T, `gap` = (m - z_y) / T.
+
+    The integer target's own weight comes apart from the weights (a, c) of the other classes.
+    """
+    loss = c * log_sum - a * inverse_temperature
+    if target_weight != 0.0:
+        loss += target_weight * (log_sum + gap)
+    if z_loss != 0.0:
+        lse = offset + log_sum
+        loss += z_loss * lse * lse
+    return loss
+
+
+def target_gradient(r, w, is_maximum, target_weight, c_target, c, z_term):
+    """W p_y - c_y of the target's class without cancellation: p_y - 1 is -(sum of the others) / sum."""
+    others = r if is_maximum else 1.0 + r - w
+    return (z_term * w - (target_weight + c) * others) / (1.0 + r) + (c - c_target)
+
+
+# --- terms of bins -------------------------------------------------------------------------------
+
+
+def atanh_tail(z):
+    """(atanh(s) / s - 1) / z with z = s²."""
+    s = sqrt(z)
+    return (atanh(s) / s - 1.0) / z if s > 1e-4 else 1.0 / 3.0 + z / 5.0
+
+
+def log_ratio(p, q):
+    """Return n and s with log(p / q) = n log 2 + 2 atanh(s) and n = 0 where p is near q."""
+    (mp, kp), (mq, kq) = frexp(p), frexp(q)
+    up, down = mp > mq * sqrt(2.0), mp * sqrt(2.0) < mq
+    mp, mq = (ldexp(mp, 1) if down else mp), (ldexp(mq, 1) if up else mq)
+    return float(kp - kq + up - down), (mp - mq) / (mp + mq)
+
+
+def entropy_term(p):
+    """-p log p, with 0 log 0 = 0."""
+    return 0.0 if p == 0.0 else -p * log(p)
+
+
+def cross_entropy_term(p, q):
+    """-p log q, with 0 log 0 = 0 and p log 0 = -inf."""
+    if p == 0.0 and q == q:
+        return 0.0
+    return -p * log(q)
+
+
+def kl_term(p, q):
+    """P log(p / q) - p + q: never negative, and exact to the last digits where p is near q.
+
+    With s = (p - q) / (p + q), log(p / q) = 2 atanh(s) and the term is
+    (p + q) s² (1 + s (1 + s) (1/3 + s²/5 + ...)): no difference of like numbers.
+    """
+    if p == 0.0:
+        return q
+    if q == 0.0:
+        return p * inf
+    n, s = log_ratio(p, q)
+    tail = atanh_tail(s * s)
+    if n == 0.0:
+        return (p + q) * s * s * (1.0 + s * (1.0 + s) * tail)
+    return p * (n * LN2 + 2.0 * s + 2.0 * s * s * s * tail) - p + q
+
+
+def relative_entropy_term(p, q):
+    """P log(p / q), as it stands, for rows that are not normalised."""
+    if p == 0.0:
+        return 0.0 * q
+    if q == 0.0:
+        return p * inf
+    n, s = log_ratio(p, q)
+    return p * (n * LN2 + 2.0 * s + 2.0 * s * s * s * atanh_tail(s * s))
+
+
+def js_term(p, q, weight_p, weight_q):
+    """Weighted KL terms of p and q from their mean; -p + m and -q + m add up to nothing."""
+    m = weight_p * p + weight_q * q
+    return weight_p * kl_term(p, m) + weight_q * kl_term(q, m)
+
+
+def total_variation_term(p, q):
+    """|p - q|."""
+    return abs(p - q)
+
+
+def hellinger_term(p, q):
+    """(√p - √q)², by (p - q) / (√p + √q) so that like numbers keep their digits."""
+    if p == q:
+        return 0.0
+    d = (p - q) / (sqrt(p) + sqrt(q))
+    return d * d
+
+
+# --- finishes ------------------------------------------------------------------------------------
+
+
+def same(x):
+    """The sum itself."""
+    return x
+
+
+def half(x):
+    """½ Σ."""
+    return 0.5 * x
+
+
+def root(x):
+    """√Σ."""
+    return sqrt(x)
+
+
+def root_of_half(x):
+    """√(½ Σ)."""
+    return sqrt(0.5 * x)

@@ -1,0 +1,265 @@
+"""The definitions, written for clarity: what every result of fastinfo is measured against.
+
+Arithmetic is in ``numpy.longdouble`` on exactly widened inputs. Rows are shifted by their maximum,
+whose term leaves the sum for ``log1p``, and divergences are sums of terms of one sign in the
+difference of their arguments, so the errors here stay far below the tolerances of the tests
+(``test_oracles.py`` holds this file itself against mpmath). Classes and bins lie on the last axis.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Wide = NDArray[np.longdouble]
+quiet = np.errstate(all="ignore")
+
+
+def wide(x: ArrayLike) -> Wide:
+    """Return the values of `x` as fastinfo reads them (integers as float64), in long double."""
+    return np.asarray(x).astype(np.float64).astype(np.longdouble)
+
+
+# Softmax: logits in ---------------------------------------------------------------------------
+
+
+@quiet
+def scale(logits: ArrayLike, temperature: float = 1.0, softcap: float | None = None):
+    """Return z and dz/dlogits · temperature."""
+    x = wide(logits) / np.longdouble(temperature)
+    if softcap is None:
+        return x, np.ones_like(x)
+    u = x / np.longdouble(softcap)
+    finite = np.isfinite(x)
+    return np.where(finite, softcap * np.tanh(u), x), np.where(finite, 1 / np.cosh(u) ** 2, 1)
+
+
+@quiet
+def softmax_parts(z: Wide) -> tuple[Wide, Wide, Wide]:
+    """Return max z, log Σ exp(z - max) and z - max; NaN where the maximum is not finite."""
+    m = z.max(-1, keepdims=True)
+    m = np.where(np.isfinite(m), m, np.nan)
+    others = np.exp(z - m)
+    np.put_along_axis(others, z.argmax(-1)[..., None], 0, -1)
+    return m, np.log1p(others.sum(-1, keepdims=True)) + 0 * m, z - m
+
+
+class Loss(NamedTuple):
+    """Rows, the gradient of their sum and its terms' absolute values, mean's weights, rows kept."""
+
+    rows: Wide
+    grad: Wide
+    terms: Wide
+    weights: Wide
+    kept: NDArray[np.bool_]
+
+
+@quiet
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    *,
+    class_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+) -> Loss:
+    """row = r·(-Σ c_k log softmax(z)_k + z_loss·lse²), c = w·((1 - ε)·y + ε/V)."""
+    z, slope = scale(logits, temperature, softcap)
+    m, log_sum, d = softmax_parts(z)
+    p, lse = np.exp(d - log_sum), m + log_sum
+    w = np.ones(z.shape[-1]) if class_weight is None else wide(class_weight)
+    r = np.ones(z.shape[:-1]) if sample_weight is None else wide(sample_weight)
+    y = np.asarray(targets)
+    weights = np.broadcast_to(r, z.shape[:-1])
+    if y.shape != z.shape:
+        r = np.where(y == ignore_index, 0, r)
+        y = y[..., None] == np.arange(z.shape[-1])
+        weights = r * (y * w).sum(-1)
+    smooth = np.longdouble(label_smoothing)
+    c = w * ((1 - smooth) * wide(y) + smooth / z.shape[-1])
+    total = c.sum(-1, keepdims=True)
+    rows = np.where(c == 0, 0, c * (log_sum - d)).sum(-1) + (z_loss * lse**2)[..., 0]
+    push, pull = (total + 2 * z_loss * lse) * p, c
+    terms = (total + 2 * z_loss * abs(lse)) * p + c
+    scaled = (r[..., None] * slope) / np.longdouble(temperature)
+    kept = np.broadcast_to(r, rows.shape) != 0
+    return Loss(
+        np.where(kept, r * rows, 0),
+        np.where(kept[..., None], scaled * (push - pull), 0),
+        np.where(kept[..., None], scaled * terms, 0),
+        np.where(kept, weights, 0),
+        kept,
+    )
+
+
+@quiet
+def reduced(loss: Loss, reduction: str) -> tuple[Wide, Wide, Wide]:
+    """Return the value of a reduction, its gradient and the absolute values of its terms."""
+    share = 1 / loss.weights.sum() if reduction == "mean" else np.longdouble(1)
+    value = loss.rows if reduction == "none" else loss.rows.sum() * share
+    share = np.where(loss.kept, share, 0)[..., None]
+    return value, loss.grad * share, loss.terms * share
+
+
+@quiet
+def softmax_statistics(
+    logits: ArrayLike,
+    targets: ArrayLike | None = None,
+    *,
+    ignore_index: int = -100,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+) -> dict[str, Any]:
+    """Return every field by its definition; the rank and the argmax are of the raw logits."""
+    x = wide(logits)
+    z, _ = scale(logits, temperature, softcap)
+    _, log_sum, d = softmax_parts(z)
+    p = np.exp(d - log_sum)
+    fields: dict[str, Any] = {
+        "max": z.max(-1),
+        "log_sum": log_sum[..., 0],
+        "logsumexp": logsumexp(z),
+        "entropy": np.where(np.isneginf(d), 0, p * (log_sum - d)).sum(-1),
+        "argmax": x.argmax(-1),
+    }
+    if targets is not None:
+        kept = np.asarray(targets) != ignore_index
+        t = np.where(kept, targets, 0).astype(np.int64)[..., None]
+        at = np.take_along_axis(x, t, -1)
+        ahead = (x > at) | ((x == at) & (np.arange(x.shape[-1]) < t))
+        log_prob = np.take_along_axis(d - log_sum, t, -1)[..., 0]
+        fields["target_log_prob"] = np.where(kept, log_prob, np.nan)
+        fields["target_rank"] = np.where(kept, ahead.sum(-1), -1)
+    return fields
+
+
+@quiet
+def logsumexp(x: ArrayLike) -> Wide:
+    """Return log Σ exp x, with SciPy's values where the maximum is not finite."""
+    x = wide(x)
+    m, log_sum, _ = softmax_parts(x)
+    top = x.max(-1)
+    return np.where(np.isfinite(top), (m + log_sum)[..., 0], top)
+
+
+@quiet
+def log_softmax(x: ArrayLike, temperature: float = 1.0) -> Wide:
+    """Return z - max - log Σ exp(z - max)."""
+    _, log_sum, d = softmax_parts(scale(x, temperature)[0])
+    return d - log_sum
+
+
+@quiet
+def softmax(x: ArrayLike, temperature: float = 1.0) -> Wide:
+    """Return exp(log_softmax)."""
+    return np.exp(log_softmax(x, temperature))
+
+
+# Measures: distributions in -------------------------------------------------------------------
+
+
+def distribution(x: ArrayLike, normalize: bool) -> Wide:
+    """Return `x` over its sum; an infinite entry is no number."""
+    x = wide(x)
+    x = np.where(np.isinf(x), np.nan, x)
+    return x / x.sum(-1, keepdims=True) if normalize else x
+
+
+def measure(definition):
+    """Make `f(p, q)` a function of arrays that broadcast, with `normalize` and `base`."""
+
+    @functools.wraps(definition)
+    @quiet
+    def function(*arrays, normalize=True, base=None, **parameters):
+        value = definition(*(distribution(a, normalize) for a in arrays), **parameters)
+        value = value / unit(base)
+        return np.sqrt(value) if definition.__name__ == "js_distance" else value
+
+    return function
+
+
+def unit(base: float | None) -> np.longdouble:
+    """Return the size in nats of the unit of `base`."""
+    return np.longdouble(1) if base is None else np.log(np.longdouble(base))
+
+
+def bregman(t: Wide) -> Wide:
+    """(1 + t)·log(1 + t) - t: not negative, and t²/2 near zero."""
+    return np.where(t == -1, 1, (1 + t) * np.log1p(t) - t)
+
+
+@measure
+def entropy(p):
+    """-Σ p log p."""
+    return -np.where(p == 0, 0, p * np.log(p)).sum(-1)
+
+
+@measure
+def cross_entropy(p, q):
+    """-Σ p log q."""
+    return -np.where((p == 0) & ~np.isnan(q), 0, p * np.log(q)).sum(-1)
+
+
+@quiet
+def kl_divergence(p, q, *, normalize=True, base=None):
+    """Σ p log(p/q) = Σ q·g(p/q - 1) + Σp - Σq with g the function `bregman`."""
+    p, q = distribution(p, normalize), distribution(q, normalize)
+    terms = np.where(q == 0, np.where(p > 0, np.inf, 0 * p), q * bregman((p - q) / q))
+    excess = 0 if normalize else (p - q).sum(-1)
+    return (terms.sum(-1) + excess) / unit(base)
+
+
+def js_terms(p, q, weights):
+    """M = aP + bQ: a·KL(P‖M) + b·KL(Q‖M), bin by bin, in p - q."""
+    a, b = np.longdouble(weights) / np.sum(np.longdouble(weights))
+    m, d = a * p + b * q, p - q
+    return np.where(m == 0, 0, m * (a * bregman(b * d / m) + b * bregman(-a * d / m)))
+
+
+@measure
+def js_divergence(p, q, weights=(0.5, 0.5)):
+    """a·KL(P‖M) + b·KL(Q‖M)."""
+    return js_terms(p, q, weights).sum(-1)
+
+
+@measure
+def js_distance(p, q):
+    """√JS: the root is taken after the base (in `measure`)."""
+    return js_terms(p, q, (0.5, 0.5)).sum(-1)
+
+
+@measure
+def total_variation(p, q):
+    """½ Σ|p - q|."""
+    return abs(p - q).sum(-1) / 2
+
+
+@measure
+def hellinger_distance(p, q):
+    """√(½ Σ(√p - √q)²), with √p - √q = (p - q)/(√p + √q)."""
+    difference = np.where(p == q, 0 * p, (p - q) / (np.sqrt(p) + np.sqrt(q)))
+    return np.sqrt((difference**2).sum(-1) / 2)
+
+
+MEASURES = {
+    f.__name__: f
+    for f in (
+        cross_entropy,
+        kl_divergence,
+        js_divergence,
+        js_distance,
+        total_variation,
+        hellinger_distance,
+    )
+}
+
+
+def pairwise(x: ArrayLike, y: ArrayLike, measure: str, **options) -> Wide:
+    """D[i, j] = measure(x[i], y[j])."""
+    function = MEASURES[measure]
+    return np.array([[function(p, q, **options) for q in np.asarray(y)] for p in np.asarray(x)])
