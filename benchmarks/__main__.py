@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kernels, peers, processes, reference, report, shapes
+from benchmarks import kernels, memory, peers, processes, reference, report, shapes
 from fastinfo.bench import machine_facts, measure
 
 ROOT = Path(__file__).resolve().parents[1]
-FIGURES: dict[str, Callable[[bool], list[processes.Figure]]] = {
-    "start": processes.start,
-    "memory": processes.extra_memory,
+FIGURES: dict[str, Callable[[int], list[processes.Figure]]] = {
+    "start": lambda repeats: processes.start(repeats // 3 + 1),
+    "memory": lambda _: processes.extra_memory(memory.CASES),
 }
 FULL_REPEATS, QUICK_REPEATS = 15, 5
 
@@ -40,13 +40,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def run(names: Sequence[str], plan: kernels.Plan, repeats: int, quick: bool) -> report.Run:
+def run(names: Sequence[str], plan: kernels.Plan, repeats: int) -> report.Run:
     """Measure the named sections, printing each as it is done."""
     facts = machine_facts(list(peers.PEERS.values())) | {"load": _load()}
     done = report.Run(facts, peers.missing(), {})
     for name in names:
         if name in FIGURES:
-            done.figures[name] = FIGURES[name](quick)
+            done.figures[name] = FIGURES[name](repeats)
             print(f"\n## {name}\n\n{report.figures_table(done.figures[name])}", flush=True)
             continue
         section = kernels.SECTIONS[name]
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     everything = [*(kernels.QUICK if options.quick else kernels.SECTIONS), *FIGURES]
     repeats = QUICK_REPEATS if options.quick else FULL_REPEATS
-    done = run(options.only or everything, kernels.make_plan(), repeats, options.quick)
+    done = run(options.only or everything, kernels.make_plan(), repeats)
     for missing in done.missing:
         print(f"skipped: {missing} is not installed")
     print(f"\n## What it must reach\n\n{report.reach_table(done.outcomes())}")

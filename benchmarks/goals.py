@@ -64,7 +64,7 @@ GOALS = (
         "bfloat16 loss, against a plain sum of the same bytes",
         "loss",
         "loss, bfloat16",
-        "read bfloat16",
+        "read 16-bit bytes",
         0.65,
     ),
     Goal("float64 loss, against a plain sum", "loss", "loss, float64", "read float64", 0.75),

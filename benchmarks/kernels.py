@@ -60,13 +60,18 @@ def _gradient_error(shape: tuple[int, int], dtype: str) -> Callable[[Any], float
     return error
 
 
-def loss_case(shape: tuple[int, int], dtype: str, name: str = "", ceiling: str = "") -> Case:
+def _bytes_of(dtype: str) -> str:
+    """Name the ceiling of an array of that dtype: there is no plain sum of 16-bit floats."""
+    return "16-bit bytes" if shapes.dtype_of(dtype).itemsize == 2 else dtype
+
+
+def loss_case(shape: tuple[int, int], dtype: str) -> Case:
     """Mean loss: one reading of the logits."""
     return Case(
-        name or f"loss, {dtype}",
+        f"loss, {dtype}",
         lambda: fastinfo.softmax_cross_entropy(shapes.logits(shape, dtype), shapes.targets(shape)),
         work=shapes.n_bytes(shape, dtype),
-        ceiling=ceiling or f"read {dtype}",
+        ceiling=f"read {_bytes_of(dtype)}",
         error=_loss_error(shape, dtype),
     )
 
@@ -89,7 +94,7 @@ def gradient_case(shape: tuple[int, int], dtype: str, out: str) -> Case:
         f"loss + gradient, {dtype}, {out}",
         call,
         work=2 * shapes.n_bytes(shape, dtype),
-        ceiling=f"copy {dtype}",
+        ceiling=f"copy {_bytes_of(dtype)}",
         before=restore if out == "in place" else None,
         error=_gradient_error(shape, dtype),
         note="memory of the gradient is made in the call" if out == "new array" else "",
@@ -100,17 +105,17 @@ def _read(shape: tuple[int, int], dtype: str, plan: Plan) -> list[Case]:
     """Plain sums of as many bytes as the logits have; 16-bit ones are summed as float32."""
 
     def array() -> np.ndarray:
-        if np.dtype(shapes.dtype_of(dtype)).itemsize > 2:
+        if shapes.dtype_of(dtype).itemsize > 2:
             return shapes.logits(shape, dtype)
         flat = shapes.logits(shape).reshape(-1)
         return flat[: flat.size // 2]
 
-    return read_cases(dtype, array, shapes.n_bytes(shape, dtype), plan.workers)
+    return read_cases(_bytes_of(dtype), array, shapes.n_bytes(shape, dtype), plan.workers)
 
 
 def _copy(shape: tuple[int, int], dtype: str, plan: Plan) -> list[Case]:
     return copy_cases(
-        dtype,
+        _bytes_of(dtype),
         lambda: shapes.logits(shape, dtype).view(np.uint8),
         lambda: shapes.buffer(shape, dtype).view(np.uint8),
         shapes.n_bytes(shape, dtype),
@@ -136,7 +141,7 @@ def loss(plan: Plan) -> list[Case]:
         *_copy(shape, "bfloat16", plan),
         loss_case(shape, "float32"),
         loss_case(shape, "bfloat16"),
-        loss_case(shape, "float16", ceiling="read bfloat16"),
+        loss_case(shape, "float16"),
         loss_case(shape, "float64"),
         gradient_case(shape, "float32", "buffer"),
         gradient_case(shape, "float32", "in place"),

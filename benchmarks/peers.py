@@ -3,7 +3,8 @@
 - SciPy's, SimSIMD's and NumKong's Jensen-Shannon is the square root: it is squared to compare;
 - SimSIMD and NumKong do not normalise: their rows are normalised before, untimed;
 - SimSIMD, NumKong and SciPy are timed on one thread, and their names say so;
-- scikit-learn's `log_loss` takes probabilities: they are made before, untimed.
+- scikit-learn's `log_loss` takes probabilities: they are made before, untimed; it clips them to
+  the epsilon of their dtype, which its error shows.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,16 +65,15 @@ def _seconds(code: str, repeats: int, cache: str | None = None) -> float:
     return statistics.median(float(_python("-c", code, cache=cache)) for _ in range(repeats))
 
 
-def start(quick: bool = False) -> list[Figure]:
+def start(repeats: int) -> list[Figure]:
     """Import time and the first loss of a new process, with and without compiled kernels."""
-    repeats = 3 if quick else 9
     _python("-c", IMPORT)
     importing = _seconds(IMPORT, repeats)
     with tempfile.TemporaryDirectory() as folder:
         _python("-c", FIRST_LOSS, cache=f"{folder}/warm")
         warm = _seconds(FIRST_LOSS, repeats, cache=f"{folder}/warm")
         cold = statistics.median(
-            _seconds(FIRST_LOSS, 1, cache=f"{folder}/{run}") for run in range(1 + repeats // 3)
+            _seconds(FIRST_LOSS, 1, cache=f"{folder}/{run}") for run in range(repeats)
         )
     note = "a new process, NumPy's import counted"
     return [
@@ -83,12 +83,11 @@ def start(quick: bool = False) -> list[Figure]:
     ]
 
 
-def extra_memory(quick: bool = False, rows: int = 1024) -> list[Figure]:
+def extra_memory(names: Iterable[str], rows: int = 1024) -> list[Figure]:
     """Extra memory of each loss, as a share of the logits; a gradient asked for is not counted."""
     if not memory.RESET_PEAK.exists():
         print("skipped: extra memory: the system does not tell the peak of a process")
         return []
-    names = list(memory.CASES)[:3] if quick else list(memory.CASES)
     figures = []
     for name in names:
         found = json.loads(_python("-m", "benchmarks.memory", name, str(rows)))

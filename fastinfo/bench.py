@@ -23,6 +23,8 @@ import numpy as np
 
 # BLAS and OpenMP threads spin for up to 26 ms after their work; the next call must not pay for it.
 PAUSE = 0.03
+# A pause leaves the processor asleep: waking two threads takes 0.3 ms, which a short call repeats.
+SHORT = 0.01
 
 
 # --------------------------------------------------------------------------------- the run loop
@@ -56,20 +58,31 @@ def interleave(
     """Time all `calls` in alternation, so that a drift of the machine meets all of them alike.
 
     Every other round runs backwards, so that no call always follows the same one. The callables in
-    `before` run, untimed, ahead of the call of their name. Warm the calls up first.
+    `before` run, untimed, ahead of the call of their name. A sample of a short call is the mean
+    over `SHORT` seconds of calls, unless it has a `before`. Warm the calls up first.
     """
+    before = before or {}
+    loops = {
+        name: 1 if name in before else max(1, int(SHORT / _seconds(call, 1)))
+        for name, call in calls.items()
+    }
     samples: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
     for _ in range(repeats):
         for name in order:
-            if before and name in before:
-                before[name]()
+            before.get(name, lambda: None)()
             time.sleep(pause)
-            start = time.perf_counter()
-            calls[name]()
-            samples[name].append(time.perf_counter() - start)
+            samples[name].append(_seconds(calls[name], loops[name]))
         order.reverse()
     return {name: Timing(tuple(taken)) for name, taken in samples.items()}
+
+
+def _seconds(call: Callable[[], object], loops: int) -> float:
+    """Mean over `loops` calls."""
+    start = time.perf_counter()
+    for _ in range(loops):
+        call()
+    return (time.perf_counter() - start) / loops
 
 
 def ratio(numerator: Timing, denominator: Timing) -> float:
@@ -205,8 +218,8 @@ class Workers:
 
 
 @functools.cache
-def _compiled() -> dict[str, Callable[..., Any]]:
-    """Compile the plain loops (four accumulators of the width the compiler chooses, or of four)."""
+def _plain_loops() -> dict[str, Callable[..., Any]]:
+    """Return the plain loops; the compiler unrolls the sums to several vector accumulators."""
     import numba
 
     fast = numba.njit(nogil=True, fastmath=True)
@@ -236,27 +249,30 @@ def _compiled() -> dict[str, Callable[..., Any]]:
         for i in range(source.size):
             target[i] = source[i]
 
-    return {"add": add, "add_in_four": add_in_four, "copy": copy}
+    return {
+        "numpy.sum": np.sum,
+        "compiled sum": add,
+        "compiled sum, four streams": add_in_four,
+        "numpy.copyto": lambda source, target: np.copyto(target, source),
+        "compiled copy": copy,
+    }
+
+
+def _plain_case(
+    loop: str, group: str, work: int, workers: Workers, *arrays: Callable[[], np.ndarray]
+) -> Case:
+    def call() -> list[Any]:
+        return workers.run(_plain_loops()[loop], *(array() for array in arrays))
+
+    return Case(f"{loop}, {group.split(maxsplit=1)[1]}", call, work, group=group)
 
 
 def read_cases(
     name: str, array: Callable[[], np.ndarray], n_bytes: int, workers: Workers
 ) -> list[Case]:
     """Plain sums of `array()`, whose fastest is the ceiling of reading: the group ``read NAME``."""
-    kernels = {
-        "numpy.sum": lambda: np.sum,
-        "compiled sum": lambda: _compiled()["add"],
-        "compiled sum, four streams": lambda: _compiled()["add_in_four"],
-    }
-    return [
-        Case(
-            f"{kernel}, {name}",
-            lambda kernel=get: sum(workers.run(kernel(), array())),
-            work=n_bytes,
-            group=f"read {name}",
-        )
-        for kernel, get in kernels.items()
-    ]
+    loops = ("numpy.sum", "compiled sum", "compiled sum, four streams")
+    return [_plain_case(loop, f"read {name}", n_bytes, workers, array) for loop in loops]
 
 
 def copy_cases(
@@ -270,30 +286,23 @@ def copy_cases(
 
     Bytes read and bytes written are counted.
     """
-    kernels = {
-        "numpy.copyto": lambda: lambda a, b: np.copyto(b, a),
-        "compiled copy": lambda: _compiled()["copy"],
-    }
+    loops = ("numpy.copyto", "compiled copy")
     return [
-        Case(
-            f"{kernel}, {name}",
-            lambda kernel=get: workers.run(kernel(), source(), target()),
-            work=2 * n_bytes,
-            group=f"copy {name}",
-        )
-        for kernel, get in kernels.items()
+        _plain_case(loop, f"copy {name}", 2 * n_bytes, workers, source, target) for loop in loops
     ]
 
 
-def product_cases(size: int) -> list[Case]:
-    """Return `numpy.matmul` of square matrices in both precisions, in multiply-add pairs (bins)."""
-    cases = []
-    for dtype in ("float32", "float64"):
-        x = functools.cache(lambda dtype=dtype: np.ones((size, size), dtype))
-        out = functools.cache(lambda dtype=dtype: np.empty((size, size), dtype))
-        call = functools.partial(lambda x, out: np.matmul(x(), x(), out=out()), x, out)
-        cases.append(Case(f"numpy.matmul, {dtype}", call, size**3, "bin", group=f"product {dtype}"))
-    return cases
+def _product_case(size: int, dtype: str) -> Case:
+    """Return `numpy.matmul` of square matrices; a bin is a multiplication and an addition."""
+    x = functools.cache(lambda: np.ones((size, size), dtype))
+    out = functools.cache(lambda: np.empty((size, size), dtype))
+    return Case(
+        f"numpy.matmul, {dtype}",
+        lambda: np.matmul(x(), x(), out=out()),
+        work=size**3,
+        unit="bin",
+        group=f"product {dtype}",
+    )
 
 
 def ceiling_cases(workers: Workers, n_bytes: int, size: int = 2048) -> list[Case]:
@@ -303,7 +312,8 @@ def ceiling_cases(workers: Workers, n_bytes: int, size: int = 2048) -> list[Case
     return [
         *read_cases("float32", source, n_bytes, workers),
         *copy_cases("float32", source, target, n_bytes, workers),
-        *product_cases(size),
+        _product_case(size, "float32"),
+        _product_case(size, "float64"),
     ]
 
 
@@ -362,7 +372,7 @@ def machine_facts(packages: Sequence[str] = ()) -> dict[str, Any]:
     import fastinfo
 
     versions = {name: version(name) for name in ("fastinfo", "numpy", "numba", *packages)}
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[call-overload,index]
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "processor": _processor(),

@@ -73,10 +73,10 @@ def logarithm_of(base: Any) -> float:
     return math.log(float(base))
 
 
-def not_empty(source: Source, axis: int, what: str) -> None:
+def some(names: str, shape: tuple[int, ...], axis: int, what: str) -> None:
     """ValueError if there are no classes or bins along `axis`."""
-    if source.shape[axis] == 0:
-        raise ValueError(f"{source.name} must have at least one {what} along axis {axis}, got shape {source.shape}")
+    if shape[axis] == 0:
+        raise ValueError(f"{names} must have at least one {what} along axis {axis}, got shape {shape}")
 
 
 def where(index: np.ndarray | tuple, what: str = "row") -> str:
@@ -118,3 +118,19 @@ def weights_of(name: str, value: Any, shape: tuple[int, ...], what: str) -> np.n
     weights = np.array(source.values(), np.float64)
     refuse(name, "finite and at least 0", weights, ~(np.isfinite(weights) & (weights >= 0)), ValueError, what)
     return weights
+
+
+def no_negative(source: Source, lowest: np.ndarray) -> None:
+    """ValueError with the position of the first negative entry, if a row's lowest tells of one."""
+    if (lowest < 0).any():
+        values = source.values()
+        refuse(source.name, "at least 0", values, values < 0, ValueError, "position")
+
+
+def share_of_first(weights: Any) -> float:
+    """Return w1 / (w1 + w2) of a pair of positive weights."""
+    values = np.asarray(weights, dtype=np.float64)
+    if values.shape != (2,):
+        raise ValueError(f"weights must be two numbers, got {weights!r}")
+    refuse("weights", "positive and finite", values, ~((values > 0) & np.isfinite(values)), ValueError, "position")
+    return float(values[0] / values.sum())

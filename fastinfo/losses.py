@@ -137,7 +137,7 @@ def _cross_entropy(
     x, y = read("logits", logits), read("targets", targets)
     same_device(x, y)
     axis = checks.axis_of(axis, len(x.shape), "logits")
-    checks.not_empty(x, axis, "class")
+    checks.some("logits", x.shape, axis, "class")
     rows = Rows.of(x, axis)
     soft = y.shape == x.shape
     if not soft and y.shape != rows.shape:
@@ -311,7 +311,7 @@ def softmax_statistics(
     """
     x = read("logits", logits)
     axis = checks.axis_of(axis, len(x.shape), "logits")
-    checks.not_empty(x, axis, "class")
+    checks.some("logits", x.shape, axis, "class")
     rows = Rows.of(x, axis)
     classes = None
     if targets is not None:
@@ -472,7 +472,7 @@ def log_softmax(x: Any, *, axis: int = -1, temperature: float = 1.0, out: Any = 
 def _plain(name: str, x: Any, axis: int, temperature: float) -> tuple[Source, int, Any, Any]:
     source = read(name, x)
     axis = checks.axis_of(axis, len(source.shape), name)
-    checks.not_empty(source, axis, "class")
+    checks.some(name, source.shape, axis, "class")
     module = home("rows", source.device)
     problem = module.Problem(Rows.of(source, axis), _options(module, temperature))
     return source, axis, problem, module

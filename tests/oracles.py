@@ -71,7 +71,7 @@ def softmax_cross_entropy(
     """row = r·(-Σ c_k log softmax(z)_k + z_loss·lse²), c = w·((1 - ε)·y + ε/V)."""
     z, slope = scale(logits, temperature, softcap)
     m, log_sum, d = softmax_parts(z)
-    p, lse = np.exp(d - log_sum), m + log_sum
+    p, others, lse = np.exp(d - log_sum), -np.expm1(d - log_sum), m + log_sum
     w = np.ones(z.shape[-1]) if class_weight is None else wide(class_weight)
     r = np.ones(z.shape[:-1]) if sample_weight is None else wide(sample_weight)
     y = np.asarray(targets)
@@ -84,13 +84,14 @@ def softmax_cross_entropy(
     c = w * ((1 - smooth) * wide(y) + smooth / z.shape[-1])
     total = c.sum(-1, keepdims=True)
     rows = np.where(c == 0, 0, c * (log_sum - d)).sum(-1) + (z_loss * lse**2)[..., 0]
-    push, pull = (total + 2 * z_loss * lse) * p, c
+    # W·p - c keeps its digits where p is nearly 1 and all the weight is on that class
+    pull = np.where(p > 0.5, (total - c) - total * others, total * p - c)
     terms = (total + 2 * z_loss * abs(lse)) * p + c
     scaled = (r[..., None] * slope) / np.longdouble(temperature)
     kept = np.broadcast_to(r, rows.shape) != 0
     return Loss(
         np.where(kept, r * rows, 0),
-        np.where(kept[..., None], scaled * (push - pull), 0),
+        np.where(kept[..., None], scaled * (pull + 2 * z_loss * lse * p), 0),
         np.where(kept[..., None], scaled * terms, 0),
         np.where(kept, weights, 0),
         kept,

@@ -1,0 +1,207 @@
+"""The benchmark program on tiny shapes: that it runs, checks and reports. No timing is asserted."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as program
+from benchmarks import goals, kernels, memory, peers, processes, reference, report, shapes
+from fastinfo import bench
+
+PLAN = kernels.make_plan(shrink=64)
+CHEAP_PEERS = {"scipy", "sklearn", "simsimd", "numkong"}
+
+
+@pytest.fixture
+def cheap_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the peers that compile."""
+
+    def installed(module: str) -> bool:
+        return module in CHEAP_PEERS and importlib.util.find_spec(module) is not None
+
+    monkeypatch.setattr(peers, "_installed", installed)
+
+
+@pytest.fixture(scope="module")
+def measured() -> report.Run:
+    """Two sections and a figure, measured once."""
+    run = program.run(["ceilings", "gpt2", "products-double"], PLAN, repeats=1)
+    run.figures["start"] = [processes.Figure("import fastinfo, beyond import numpy", 0.5, "s")]
+    return run
+
+
+# --------------------------------------------------------------------------------- the run loop
+
+
+def test_interleave_alternates_and_turns_round() -> None:
+    order: list[str] = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    before = {"a": lambda: order.append("ready"), "b": lambda: None}
+    timings = bench.interleave(calls, 3, before=before, pause=0)
+    assert order == ["ready", "a", "b", "b", "ready", "a", "ready", "a", "b"]
+    assert [len(timing.samples) for timing in timings.values()] == [3, 3]
+
+
+def test_timing_and_ratio() -> None:
+    slow, fast = bench.Timing((2.0, 4.0, 9.0)), bench.Timing((1.0, 1.0, 3.0))
+    assert slow.median == 4.0
+    assert slow.quartiles == (3.0, 6.5)
+    assert bench.ratio(slow, fast) == 3.0
+
+
+def test_a_peer_that_fails_is_skipped_and_said_so(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise RuntimeError("no compiler")
+
+    works = bench.Case("works", lambda: 1.0, work=8, scale=2.0, error=lambda found: found)
+    rows = bench.measure([bench.Case("broken", fail, work=1, peer=True), works], 1, pause=0)
+    assert [(row.name, row.error) for row in rows] == [("works", 1.0)]
+    assert "skipped: broken: RuntimeError: no compiler" in capsys.readouterr().out
+    with pytest.raises(RuntimeError, match="no compiler"):
+        bench.measure([bench.Case("broken", fail, work=1)], 1, pause=0)
+
+
+def test_share_is_of_the_fastest_of_the_group() -> None:
+    def row(name: str, seconds: float, **names: Any) -> bench.Row:
+        blank = {"group": "", "ceiling": "", "share": None, "error": None, "recomputed": None}
+        timing = bench.Timing((seconds,))
+        return bench.Row(name, timing, work=6, unit="B", peer=False, note="", **blank | names)
+
+    rows = [row("one", 3.0, group="read"), row("two", 1.0, group="read"), row("loss", 2.0)]
+    best = bench.fastest(rows, "read")
+    assert best is rows[1]
+    assert rows[2].speed_over(best) == 0.5
+    assert bench.fastest(rows, "copy") is None
+
+
+@pytest.mark.parametrize("loop", ["compiled sum", "compiled sum, four streams"])
+def test_compiled_sums_read_everything(loop: str) -> None:
+    x = np.arange(11, dtype=np.float64)
+    assert bench._plain_loops()[loop](x) == x.sum()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(4.7e10, "47 GB/s"), (0.5, "500 mB/s"), (1.0, "1 B/s"), (0.0, "0 B/s"), (1e20, "1e+08 TB/s")],
+)
+def test_quantity(value: float, text: str) -> None:
+    assert bench.quantity(value, "B/s") == text
+
+
+def test_machine_facts_name_the_versions() -> None:
+    facts = bench.machine_facts(["not-a-package"])
+    assert facts["threads"] == PLAN.workers.threads
+    assert facts["versions"]["numpy"] == np.__version__
+    assert facts["versions"]["not-a-package"] is None
+
+
+# --------------------------------------------------------------------------------- cases
+
+
+@pytest.mark.parametrize("name", kernels.SECTIONS)
+def test_every_case_runs_and_is_right(name: str, cheap_peers: None) -> None:
+    cases = [*kernels.SECTIONS[name].cases(PLAN), *program._peers(name, PLAN)]
+    assert len({case.name for case in cases}) == len(cases)
+    for row in bench.measure(cases, repeats=1, pause=0):
+        if row.error is not None and not row.peer:
+            assert row.error < (4.1e-3 if "16" in row.name else 2e-5), row.name
+        assert (row.share is not None) == bool(row.ceiling)
+
+
+@pytest.mark.parametrize("goal", goals.GOALS, ids=lambda goal: goal.what)
+def test_goals_name_cases_that_exist(goal: goals.Goal) -> None:
+    if not goal.is_ratio:
+        return
+    cases = [*kernels.SECTIONS[goal.section].cases(PLAN), *program._peers(goal.section, PLAN)]
+    names = {case.name for case in cases} | {case.group for case in cases}
+    assert goal.ours in names
+    if goal.other not in names:
+        assert peers.missing()
+
+
+def test_shapes_shrink_to_at_least_four() -> None:
+    assert shapes.Shapes(64).rows("gpt2") == (32, 785)
+    assert shapes.Shapes(10**6).rows("one row of 1M") == (1, 4)
+    assert shapes.Shapes().rows("gpt2") == (2048, 50257)
+
+
+@pytest.mark.parametrize("kind", shapes.KINDS)
+def test_distributions_sum_to_one(kind: str) -> None:
+    rows = shapes.distributions((5, 16), kind, 1, "float64")
+    np.testing.assert_allclose(rows.sum(axis=1), 1, rtol=1e-15)
+
+
+def test_reference_errors() -> None:
+    exact = np.array([0.0, np.inf, 2.0])
+    assert reference.relative_error(np.array([0.0, np.inf, 2.0]), exact) == 0
+    assert reference.relative_error(np.array([0.0, np.inf, 3.0]), exact) == 0.5
+    assert reference.relative_error(np.array([1e-30, np.inf, 2.0]), exact) == np.inf
+
+
+# --------------------------------------------------------------------------------- reports
+
+
+def test_tables_plots_and_json(measured: report.Run, tmp_path: Path) -> None:
+    tables = report.tables(measured)
+    assert set(tables) == {
+        "ceilings", "gpt2", "products-double", "start", "machine", "reach", "speed", "accuracy"
+    }  # fmt: skip
+    assert (
+        "| import fastinfo, beyond import numpy (s) | 500 ms |  | 0.5 | ≤ 0.03 | **no** |"
+        in (tables["reach"])
+    )
+    assert "not measured" in tables["reach"]
+    path = tmp_path / "results" / "machine.json"
+    report.write_json(measured, path)
+    document = json.loads(path.read_text("utf-8"))
+    assert document["machine"]["threads"] == PLAN.workers.threads
+    assert len(document["reach"]) == len(goals.GOALS)
+    assert {"name", "timing", "rate", "share", "error"} <= set(document["rows"]["gpt2"][0])
+    if importlib.util.find_spec("matplotlib"):
+        plots = report.plot(measured, tmp_path / "images")
+        assert [plot.name for plot in plots] == ["ceilings.svg", "gpt2.svg", "products-double.svg"]
+        assert all(plot.stat().st_size for plot in plots)
+
+
+def test_markers_are_filled_and_others_left_alone(measured: report.Run, tmp_path: Path) -> None:
+    text = "a\n<!-- benchmark: {} -->\nold\n<!-- end -->\nz\n"
+    (tmp_path / "README.md").write_text(text.format("machine") + text.format("pairs"), "utf-8")
+    assert report.write_docs(measured, tmp_path) == [tmp_path / "README.md"]
+    written = (tmp_path / "README.md").read_text("utf-8")
+    table = report.machine_table(measured)
+    assert written == text.format("machine").replace("old", f"\n{table}\n") + text.format("pairs")
+    report.write_docs(measured, tmp_path)
+    assert (tmp_path / "README.md").read_text("utf-8") == written
+
+
+def test_the_command_line_writes_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(kernels, "make_plan", lambda: PLAN)
+    program.main(["--quick", "--only", "ten", "--out", str(tmp_path)])
+    (path,) = tmp_path.iterdir()
+    assert path.name.endswith("-quick-ten.json")
+    assert "## What it must reach" in capsys.readouterr().out
+
+
+# --------------------------------------------------------------------------------- processes
+
+
+def test_start_and_memory_run_in_new_processes() -> None:
+    assert [figure.unit for figure in processes.start(repeats=1)] == ["s"] * 3
+    if memory.RESET_PEAK.exists():
+        names = [figure.name for figure in processes.extra_memory(["loss, float32"], rows=8)]
+        assert names == ["loss, float32", "largest extra memory"]
+
+
+@pytest.mark.parametrize("name", memory.CASES)
+def test_every_memory_case_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "CLASSES", 64)
+    probe = memory.CASES[name]
+    probe.call(*memory._data(probe, 8))

@@ -1,0 +1,63 @@
+"""Measures of rows of bins on the processor: what is read when, by which thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fastinfo.arrays import Rows
+from fastinfo.cpu import bin_kernels as kernels
+from fastinfo.engine import run
+
+# Bins of a row summed at a time, and bins that a thread takes at a time.
+PIECE = 1 << 17
+CHUNK = 1 << 18
+
+
+def _over_rows(rows: Rows, add: Callable[[int, int, int, int], None]) -> None:
+    """Call `add(lo, hi, begin, end)` for stretches of rows; a row's stretches come in order."""
+    step = max(1, CHUNK // rows.width)
+
+    def task(lo: int, hi: int) -> None:
+        for begin in range(0, rows.width, PIECE):
+            add(lo, hi, begin, min(begin + PIECE, rows.width))
+
+    run(task, rows.count, step)
+
+
+def totals(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sum of each row, and its lowest entry if that is below 0."""
+    total, lowest = np.zeros(rows.count), np.zeros(rows.count)
+    add_rows = kernels.totals(rows.storage)
+
+    def add(lo: int, hi: int, begin: int, end: int) -> None:
+        memory, starts = rows.stretch(lo, hi, begin, end)
+        add_rows(memory, starts, end - begin, total[lo:hi], lowest[lo:hi])
+
+    _over_rows(rows, add)
+    return total, lowest
+
+
+def sums(
+    term: Callable, p: Rows, p_total: np.ndarray, q: Rows, q_total: np.ndarray, parameter: float
+) -> np.ndarray:
+    """Return Σ term(p / p_total, q / q_total) of each pair of rows."""
+    result = np.zeros(p.count)
+    add_rows = kernels.sums(term, p.storage, q.storage)
+
+    def add(lo: int, hi: int, begin: int, end: int) -> None:
+        x, x_starts = p.stretch(lo, hi, begin, end)
+        y, y_starts = q.stretch(lo, hi, begin, end)
+        add_rows(
+            x, x_starts, y, y_starts, end - begin, p_total[lo:hi], q_total[lo:hi], parameter,
+            result[lo:hi],
+        )  # fmt: skip
+
+    _over_rows(p, add)
+    return result
+
+
+def finish(formula: Callable, values: np.ndarray, unit: float) -> None:
+    """Finish sums in place, multiplied by `unit` before."""
+    kernels.finishes(formula)(values, unit)

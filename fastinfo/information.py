@@ -1,0 +1,353 @@
+"""Measures of distributions, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastinfo import checks, formulas
+from fastinfo.arrays import Rows, Source, give, promote, read, same_device
+from fastinfo.catalogue import MEASURES
+from fastinfo.dispatch import home
+
+
+def entropy(
+    p: Any, *, base: float | None = None, axis: int = -1, keepdims: bool = False, normalize: bool = True
+) -> Any:
+    r"""Shannon entropy, :math:`-\sum_k p_k \log p_k`.
+
+    Parameters
+    ----------
+    p : array
+        Probabilities or counts, at least 0: floats of 16 to 64 bits, integers or booleans.
+    base : float, optional
+        Base of the logarithm, positive and not 1; e if left out.
+    axis : int
+        Axis of the bins.
+    keepdims : bool
+        Whether the axis stays, with length 1.
+    normalize : bool
+        Whether to divide by the sums first.
+
+    Returns
+    -------
+    array
+        In nats, or units of `base`; float64 for float64 and integers, else float32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `p` holds no real numbers, a negative one, or no bins, or an argument breaks its rule.
+
+    Notes
+    -----
+    0 log 0 = 0. A row that sums to 0, or holds inf or NaN, gives NaN. Computed in float64: errors
+    are below 1e-12 relative or 1e-15 absolute before the result is rounded.
+
+    References
+    ----------
+    .. [1] C. Shannon, "A mathematical theory of communication", Bell Syst. Tech. J. 27 (1948).
+
+    Examples
+    --------
+    >>> import fastinfo
+    >>> print(fastinfo.entropy([1, 1, 2], base=2))
+    1.5
+    """
+    x = read("p", p)
+    return _measure(formulas.entropy_term, formulas.same, [x], base, axis, keepdims, normalize)
+
+
+def cross_entropy(
+    p: Any, q: Any, *, base: float | None = None, axis: int = -1, keepdims: bool = False, normalize: bool = True
+) -> Any:
+    r"""Cross-entropy, :math:`-\sum_k p_k \log q_k`.
+
+    Parameters
+    ----------
+    p, q : array
+        Probabilities or counts, at least 0, which broadcast: floats of 16 to 64 bits, integers or
+        booleans.
+    base, axis, keepdims, normalize
+        As for `entropy`.
+
+    Returns
+    -------
+    array
+        In nats, or units of `base`; float64 if either is float64 or integer, else float32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `entropy`; if `p` and `q` do not broadcast or live on different devices.
+
+    Notes
+    -----
+    0 log q = 0; p > 0 with q = 0 gives inf. NaN, and accuracy, as for `entropy`.
+
+    References
+    ----------
+    .. [1] T. Cover and J. Thomas, "Elements of Information Theory", 2nd ed., section 5.4.
+
+    Examples
+    --------
+    >>> import fastinfo
+    >>> print(fastinfo.cross_entropy([0.5, 0.5], [0.25, 0.75], base=4).round(4))
+    0.6038
+    """
+    return _two("cross_entropy", p, q, base, axis, keepdims, normalize)
+
+
+def kl_divergence(
+    p: Any, q: Any, *, base: float | None = None, axis: int = -1, keepdims: bool = False, normalize: bool = True
+) -> Any:
+    r"""Kullback-Leibler divergence, :math:`\sum_k p_k \log(p_k / q_k)`.
+
+    Parameters
+    ----------
+    p, q, base, axis, keepdims, normalize
+        As for `cross_entropy`.
+
+    Returns
+    -------
+    array
+        At least 0 for normalised rows, in nats or units of `base`; dtype as for `cross_entropy`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `cross_entropy`.
+
+    Notes
+    -----
+    p = 0 adds nothing; p > 0 with q = 0 gives inf. Relative errors stay below 1e-12 down to 1e-7,
+    and fall with the root below; equal rows give exactly 0.
+
+    References
+    ----------
+    .. [1] S. Kullback and R. Leibler, "On information and sufficiency", Ann. Math. Stat. 22 (1951).
+
+    Examples
+    --------
+    >>> import fastinfo
+    >>> print(fastinfo.kl_divergence([0.5, 0.5], [0.25, 0.75], base=2).round(4))
+    0.2075
+    """
+    return _two("kl_divergence", p, q, base, axis, keepdims, normalize)
+
+
+def js_divergence(
+    p: Any,
+    q: Any,
+    weights: Sequence[float] = (0.5, 0.5),
+    *,
+    base: float | None = None,
+    axis: int = -1,
+    keepdims: bool = False,
+    normalize: bool = True,
+) -> Any:
+    r"""Jensen-Shannon divergence, :math:`w_1 KL(p, m) + w_2 KL(q, m)` with :math:`m = w_1 p + w_2 q`.
+
+    Parameters
+    ----------
+    p, q : array
+        As for `cross_entropy`.
+    weights : pair of float
+        Positive; scaled to sum 1.
+    base, axis, keepdims, normalize
+        As for `entropy`.
+
+    Returns
+    -------
+    array
+        From 0 to log 2, in nats or units of `base`; dtype as for `cross_entropy`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `cross_entropy`; if a weight is not positive.
+
+    Notes
+    -----
+    Always finite for distributions. Accuracy as for `kl_divergence`. `js_distance` is its root,
+    what SciPy calls ``jensenshannon``.
+
+    References
+    ----------
+    .. [1] J. Lin, "Divergence measures based on the Shannon entropy", IEEE Trans. Inf. Theory 37
+       (1991).
+
+    Examples
+    --------
+    >>> import fastinfo
+    >>> print(fastinfo.js_divergence([1.0, 0.0], [0.0, 1.0], base=2))
+    1.0
+    """
+    share = checks.share_of_first(weights)
+    return _two("js_divergence", p, q, base, axis, keepdims, normalize, share)
+
+
+def js_distance(
+    p: Any, q: Any, *, base: float | None = None, axis: int = -1, keepdims: bool = False, normalize: bool = True
+) -> Any:
+    r"""Jensen-Shannon distance, :math:`\sqrt{JS(p, q)}`, a metric.
+
+    Parameters
+    ----------
+    p, q, base, axis, keepdims, normalize
+        As for `cross_entropy`; `base` is applied before the root, as SciPy's ``jensenshannon`` does.
+
+    Returns
+    -------
+    array
+        From 0 to √log 2, in roots of nats or of units of `base`; dtype as for `cross_entropy`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `cross_entropy`.
+
+    Notes
+    -----
+    Never NaN for distributions, however near. Accuracy as for `kl_divergence`.
+
+    References
+    ----------
+    .. [1] D. Endres and J. Schindelin, "A new metric for probability distributions", IEEE Trans.
+       Inf. Theory 49 (2003).
+
+    Examples
+    --------
+    >>> import fastinfo
+    >>> print(fastinfo.js_distance([1.0, 0.0], [0.0, 1.0], base=2))
+    1.0
+    """
+    return _two("js_distance", p, q, base, axis, keepdims, normalize)
+
+
+def hellinger_distance(
+    p: Any, q: Any, *, axis: int = -1, keepdims: bool = False, normalize: bool = True
+) -> Any:
+    r"""Hellinger distance, :math:`\sqrt{\frac12 \sum_k (\sqrt{p_k} - \sqrt{q_k})^2}`, a metric.
+
+    Parameters
+    ----------
+    p, q, axis, keepdims, normalize
+        As for `cross_entropy`.
+
+    Returns
+    -------
+    array
+        From 0 to 1, without unit; dtype as for `cross_entropy`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `cross_entropy`.
+
+    Notes
+    -----
+    Accuracy as for `kl_divergence`.
+
+    References
+    ----------
+    .. [1] E. Hellinger, J. reine angew. Math. 136 (1909).
+
+    Examples
+    --------
+    >>> import fastinfo
+    >>> print(fastinfo.hellinger_distance([1, 0], [0, 1]))
+    1.0
+    """
+    return _two("hellinger_distance", p, q, None, axis, keepdims, normalize)
+
+
+def total_variation(
+    p: Any, q: Any, *, axis: int = -1, keepdims: bool = False, normalize: bool = True
+) -> Any:
+    r"""Total variation distance, :math:`\frac12 \sum_k |p_k - q_k|`, a metric.
+
+    Parameters
+    ----------
+    p, q, axis, keepdims, normalize
+        As for `cross_entropy`.
+
+    Returns
+    -------
+    array
+        From 0 to 1, without unit; dtype as for `cross_entropy`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `cross_entropy`.
+
+    Notes
+    -----
+    Accuracy as for `kl_divergence`.
+
+    References
+    ----------
+    .. [1] D. Levin and Y. Peres, "Markov Chains and Mixing Times", 2nd ed., chapter 4.
+
+    Examples
+    --------
+    >>> import fastinfo
+    >>> print(fastinfo.total_variation([1, 1], [1, 3]))
+    0.25
+    """
+    return _two("total_variation", p, q, None, axis, keepdims, normalize)
+
+
+def _two(
+    name: str, p: Any, q: Any, base: float | None, axis: int, keepdims: bool, normalize: bool, parameter: float = 0.5
+) -> Any:
+    sources = [read("p", p), read("q", q)]
+    same_device(*sources)
+    row = MEASURES[name]
+    return _measure(row.term_for(normalize), row.finish, sources, base, axis, keepdims, normalize, parameter)
+
+
+def _measure(
+    term: Any,
+    finish: Any,
+    sources: list[Source],
+    base: float | None,
+    axis: int,
+    keepdims: bool,
+    normalize: bool,
+    parameter: float = 0.5,
+) -> Any:
+    """Σ term over the bins of each row, or pair of rows, divided by log(base) and finished."""
+    unit = 1.0 / checks.logarithm_of(base)
+    first, last = sources[0], sources[-1]
+    try:
+        arrays = np.broadcast_arrays(*(s.data for s in sources))
+    except ValueError:
+        shapes = " and ".join(str(s.shape) for s in sources)
+        raise ValueError(f"p and q must broadcast, got shapes {shapes}") from None
+    names = " and ".join(s.name for s in sources)
+    axis = checks.axis_of(axis, arrays[0].ndim, names)
+    checks.some(names, arrays[0].shape, axis, "bin")
+    module = home("bins", first.device)
+    rows, divisors = [], []
+    for source, data in zip(sources, arrays, strict=True):
+        row = Rows.along(np.moveaxis(data, axis, -1), source.dtype, source.storage)
+        total, lowest = module.totals(row)
+        checks.no_negative(source, lowest)
+        rows.append(row)
+        divisors.append(divisor(total, normalize))
+    values = module.sums(term, rows[0], divisors[0], rows[-1], divisors[-1], parameter)
+    module.finish(finish, values, unit)
+    result = values.reshape(rows[0].shape)
+    if keepdims:
+        result = np.expand_dims(result, axis)
+    real = "float64" if promote(first, last) == "float64" else "float32"
+    return give(result.astype(real), first)
+
+
+def divisor(total: np.ndarray, normalize: bool) -> np.ndarray:
+    """What rows are divided by: their sums or 1; NaN for a row that holds inf or NaN."""
+    return np.where(np.isfinite(total), total if normalize else 1.0, np.nan)
