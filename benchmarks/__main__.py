@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,27 @@ from benchmarks import kernels, memory, peers, processes, reference, report, sha
 from fastinfo.bench import machine_facts, measure
 
 ROOT = Path(__file__).resolve().parents[1]
-FIGURES: dict[str, Callable[[int], list[processes.Figure]]] = {
-    "start": lambda repeats: processes.start(repeats // 3 + 1),
-    "memory": lambda _: processes.extra_memory(memory.CASES),
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long a run takes: sections; rounds, and seconds a call; processes started; probes."""
+
+    sections: tuple[str, ...]
+    repeats: int
+    budget: float
+    starts: int
+    memory_cases: int
+
+
+MAIN = ("ceilings", "loss", "thousand", "one-row", "pairs", "products")
+FULL = Effort(tuple(kernels.SECTIONS), 15, 8.0, 7, len(memory.CASES))
+QUICK = Effort(MAIN, 5, 0.5, 2, 3)
+
+FIGURES: dict[str, Callable[[Effort], list[processes.Figure]]] = {
+    "start": lambda effort: processes.start(effort.starts),
+    "memory": lambda effort: processes.extra_memory([*memory.CASES][: effort.memory_cases]),
 }
-FULL_REPEATS, QUICK_REPEATS = 15, 5
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,19 +57,19 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def run(names: Sequence[str], plan: kernels.Plan, repeats: int) -> report.Run:
+def run(names: Sequence[str], plan: kernels.Plan, effort: Effort) -> report.Run:
     """Measure the named sections, printing each as it is done."""
     facts = machine_facts(list(peers.PEERS.values())) | {"load": _load()}
     done = report.Run(facts, peers.missing(), {})
     for name in names:
         if name in FIGURES:
-            done.figures[name] = FIGURES[name](repeats)
+            done.figures[name] = FIGURES[name](effort)
             print(f"\n## {name}\n\n{report.figures_table(done.figures[name])}", flush=True)
             continue
         section = kernels.SECTIONS[name]
         done.titles[name] = section.heading(plan)
         cases = [*section.cases(plan), *_peers(name, plan)]
-        done.rows[name] = measure(cases, repeats)
+        done.rows[name] = measure(cases, effort.repeats, effort.budget)
         print(f"\n## {done.titles[name]}\n\n{report.rows_table(done.rows[name])}", flush=True)
         shapes.forget()
         reference.forget()
@@ -78,9 +95,8 @@ def file_name(facts: dict[str, Any], quick: bool, only: Sequence[str] | None) ->
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run, print, and write what was asked for."""
     options = parse(arguments)
-    everything = [*(kernels.QUICK if options.quick else kernels.SECTIONS), *FIGURES]
-    repeats = QUICK_REPEATS if options.quick else FULL_REPEATS
-    done = run(options.only or everything, kernels.make_plan(), repeats)
+    effort = QUICK if options.quick else FULL
+    done = run(options.only or [*effort.sections, *FIGURES], kernels.make_plan(), effort)
     for missing in done.missing:
         print(f"skipped: {missing} is not installed")
     print(f"\n## What it must reach\n\n{report.reach_table(done.outcomes())}")

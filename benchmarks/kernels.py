@@ -360,4 +360,3 @@ SECTIONS: dict[str, Section] = {
     ),
     "products-double": Section("The same in double precision", products_in_double, "cube"),
 }
-QUICK = ("ceilings", "loss", "thousand", "one-row", "pairs", "products")

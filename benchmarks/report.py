@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import goals
 from benchmarks.processes import Figure
-from fastinfo.bench import Row, markdown_table, quantity
+from fastinfo.bench import Row, fastest, markdown_table, quantity
 
 MARKED = re.compile(r"(<!-- benchmark: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -47,7 +47,7 @@ def _optional(value: float | None, spec: str) -> str:
 def rows_table(rows: Sequence[Row]) -> str:
     """Tabulate a section: time with its quartiles, rate, share of the ceiling, error, remarks."""
     recomputed = any(row.recomputed is not None for row in rows)
-    header = ["call", "median", "quartiles", "rate", "of its ceiling", "largest error"]
+    header = ["call", "median", "quartiles", "rounds", "rate", "of its ceiling", "largest error"]
     header += ["pairs recomputed"] * recomputed + ["remarks"]
 
     def cells(row: Row) -> Iterator[str]:
@@ -55,6 +55,7 @@ def rows_table(rows: Sequence[Row]) -> str:
         yield row.name
         yield quantity(row.timing.median, "s")
         yield f"{quantity(low, 's')} to {quantity(high, 's')}"
+        yield str(len(row.timing.samples))
         yield _rate(row)
         yield _optional(row.share, ".2f")
         yield _optional(row.error, ".1e")
@@ -204,7 +205,7 @@ def write_docs(run: Run, root: Path) -> list[Path]:
 
 
 def plot(run: Run, folder: Path) -> list[Path]:
-    """Draw each section that has a ceiling or a peer as bars; nothing without matplotlib."""
+    """Draw the rates of each section as bars; nothing without matplotlib."""
     if importlib.util.find_spec("matplotlib") is None:
         print("skipped: plots: matplotlib is not installed")
         return []
@@ -216,10 +217,11 @@ def plot(run: Run, folder: Path) -> list[Path]:
 
 
 def _plot_section(title: str, rows: Sequence[Row], path: Path) -> Path:
-    """Bars of the rates, one axis a unit; a tick on a bar is the ceiling it is measured against."""
+    """Bars of the rates, one axis a unit; a tick beside a bar is the ceiling of that call."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Drawing
 
+    rows = [row for row in rows if not row.group or row is fastest(rows, row.group)]
     units = sorted({row.unit for row in rows})
     with rc_context({"svg.hashsalt": "fastinfo"}):
         drawing = Drawing(figsize=(9, 1.2 + 0.28 * len(rows)), layout="constrained")
@@ -236,9 +238,9 @@ def _bars(axes: Any, rows: Sequence[Row], unit: str) -> None:
     colours = ["0.75" if row.group else "C1" if row.peer else "C0" for row in rows]
     rates = [row.rate / 1e9 for row in rows]
     axes.barh([row.name for row in rows], rates, color=colours)
-    for place, row in enumerate(rows):
+    for place, (row, rate) in enumerate(zip(rows, rates, strict=True)):
         if row.share:
-            ceiling = rates[place] / row.share
-            axes.plot([ceiling] * 2, [place - 0.45, place + 0.45], color="black", linewidth=2)
+            axes.plot([rate / row.share] * 2, [place - 0.4, place + 0.4], "k", linewidth=2)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
-    axes.set_xlabel("GB/s" if unit == "B" else "G bins/s")
+    axes.set_xlabel(("GB/s" if unit == "B" else "G bins/s") + "; the black tick is the ceiling")

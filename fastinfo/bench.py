@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.metadata
+import math
 import os
 import platform
 import re
@@ -23,8 +24,9 @@ import numpy as np
 
 # BLAS and OpenMP threads spin for up to 26 ms after their work; the next call must not pay for it.
 PAUSE = 0.03
-# A pause leaves the processor asleep: waking two threads takes 0.3 ms, which a short call repeats.
-SHORT = 0.01
+# A pause leaves the processor asleep, and to wake two threads takes 0.3 ms: calls are repeated
+# until that is below a hundredth.
+SHORT = 0.05
 
 
 # --------------------------------------------------------------------------------- the run loop
@@ -53,43 +55,44 @@ def interleave(
     repeats: int = 9,
     *,
     before: Mapping[str, Callable[[], object]] | None = None,
+    budget: float = math.inf,
     pause: float = PAUSE,
 ) -> dict[str, Timing]:
     """Time all `calls` in alternation, so that a drift of the machine meets all of them alike.
 
-    Every other round runs backwards, so that no call always follows the same one. The callables in
-    `before` run, untimed, ahead of the call of their name. A sample of a short call is the mean
-    over `SHORT` seconds of calls, unless it has a `before`. Warm the calls up first.
+    Every other round runs backwards, so that no call always follows the same one. A sample is the
+    mean over `SHORT` seconds of calls; the callables in `before` run, untimed, ahead of each call
+    of their name. A call that has taken `budget` seconds is left out of the rounds that remain.
+    Warm the calls up first.
     """
-    before = before or {}
-    loops = {
-        name: 1 if name in before else max(1, int(SHORT / _seconds(call, 1)))
-        for name, call in calls.items()
-    }
     samples: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
     for _ in range(repeats):
         for name in order:
-            before.get(name, lambda: None)()
-            time.sleep(pause)
-            samples[name].append(_seconds(calls[name], loops[name]))
+            if sum(samples[name]) <= budget:
+                time.sleep(pause)
+                samples[name].append(_seconds(calls[name], (before or {}).get(name)))
         order.reverse()
     return {name: Timing(tuple(taken)) for name, taken in samples.items()}
 
 
-def _seconds(call: Callable[[], object], loops: int) -> float:
-    """Mean over `loops` calls."""
-    start = time.perf_counter()
-    for _ in range(loops):
+def _seconds(call: Callable[[], object], before: Callable[[], object] | None) -> float:
+    """Mean over at least `SHORT` seconds of calls."""
+    total, calls = 0.0, 0
+    while total < SHORT:
+        if before:
+            before()
+        start = time.perf_counter()
         call()
-    return (time.perf_counter() - start) / loops
+        total += time.perf_counter() - start
+        calls += 1
+    return total / calls
 
 
 def ratio(numerator: Timing, denominator: Timing) -> float:
-    """Median over the rounds of the quotient of two calls timed in the same rounds."""
-    return statistics.median(
-        a / b for a, b in zip(numerator.samples, denominator.samples, strict=True)
-    )
+    """Median of the quotient of two calls, over the rounds that both took part in."""
+    rounds = zip(numerator.samples, denominator.samples, strict=False)
+    return statistics.median(a / b for a, b in rounds)
 
 
 # --------------------------------------------------------------------------------- cases and rows
@@ -146,13 +149,16 @@ class Row:
         return ratio(other.timing, self.timing) * self.work / other.work
 
 
-def measure(cases: Sequence[Case], repeats: int = 9, pause: float = PAUSE) -> list[Row]:
+def measure(
+    cases: Sequence[Case], repeats: int = 9, budget: float = math.inf, pause: float = PAUSE
+) -> list[Row]:
     """Warm up, check against float64, and time `cases` in alternation."""
     checked = {case: check for case in cases if (check := _warm_up(case)) is not None}
     timings = interleave(
         {case.name: case.call for case in checked},
         repeats,
         before={case.name: case.before for case in checked if case.before},
+        budget=budget,
         pause=pause,
     )
     rows = [_row(case, timings[case.name], *check) for case, check in checked.items()]
@@ -371,7 +377,7 @@ def machine_facts(packages: Sequence[str] = ()) -> dict[str, Any]:
 
     import fastinfo
 
-    versions = {name: version(name) for name in ("fastinfo", "numpy", "numba", *packages)}
+    versions = {name: version(name) for name in ("numpy", "numba", *packages)}
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -385,7 +391,7 @@ def machine_facts(packages: Sequence[str] = ()) -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
         "blas": f"{blas['name']} {blas['version']}",
-        "versions": versions,
+        "versions": {"fastinfo": fastinfo.__version__} | versions,
     }
 
 

@@ -73,6 +73,11 @@ class Measure:
     product: Product | None = field(default=None, repr=False)
     tiles: tuple[Tile, ...] = field(default=(), repr=False)
 
+    @property
+    def needs_support(self) -> bool:
+        """Whether p > 0 over q = 0 makes it infinite."""
+        return self.product is not None and self.product.g is formulas.log_of
+
     def term_for(self, normalize: bool) -> Callable:
         """Return what a bin adds; rows that are not normalised can need another formula."""
         return self.term if normalize or self.plain_term is None else self.plain_term

@@ -207,7 +207,7 @@ def compare_with_scipy(counts: NDArray[np.float32], seconds_a_pair: float) -> Re
     }
 
 
-def compare_modules(corpus: Corpus, out: Path, shortest: int, say: Say, progress: bool) -> Report:
+def compare_modules(corpus: Corpus, out: Path, shortest: int, say: Say) -> Report:
     """Part 1: the JS matrix of the modules, their nearest ones, and the heat map."""
     modules, counts = token_counts(corpus, shortest)
     n, types = counts.shape
@@ -217,7 +217,7 @@ def compare_modules(corpus: Corpus, out: Path, shortest: int, say: Say, progress
     ready = time.perf_counter() - began
     say(f"   Kernel ready in {ready:.1f} s (compiled once on this machine, then kept)")
     began = time.perf_counter()
-    matrix = fastinfo.pairwise(counts, measure="js_divergence", base=2, progress=progress)
+    matrix = fastinfo.pairwise(counts, measure="js_divergence", base=2)
     seconds = time.perf_counter() - began
     pairs = n * (n - 1) // 2
     say(f"   JS divergence of {pairs:,} pairs of distributions over {types:,} types:")
@@ -452,7 +452,7 @@ def run(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     threads = fastinfo.get_num_threads()
-    say(f"fastinfo on Python {platform.python_version()}, {threads} threads")
+    say(f"fastinfo {fastinfo.__version__}, Python {platform.python_version()}, {threads} threads")
     say(f"\n1. Reading {root}")
     corpus = read_corpus(root, progress)
     size = sum(stream.size for stream in corpus.streams)
@@ -461,6 +461,8 @@ def run(
     say(f"   {len(corpus.modules):,} files, {size:,} tokens in {seconds:.1f} s;")
     say(f"   {types - 1:,} token types seen at least twice, and one for the unknown")
     report: Report = {
+        "fastinfo": fastinfo.__version__,
+        "python": platform.python_version(),
         "threads": threads,
         "corpus": {
             "source": str(root),
@@ -470,7 +472,7 @@ def run(
             "types": types,
             "seconds": seconds,
         },
-        "modules": compare_modules(corpus, out, shortest, say, progress),
+        "modules": compare_modules(corpus, out, shortest, say),
         "next_token": predict_tokens(corpus, tokens, say, progress),
     }
     report["files"] = [*report["modules"].pop("files"), str(out / "report.json")]

@@ -3,11 +3,12 @@
 import tracemalloc
 
 import cases
-import fastinfo
 import numpy as np
 import pytest
 from accuracy import assert_same_bits, gradient_dtype, result_dtype
 from cases import DISTRIBUTION_CALLS, FLOATS, LOGITS_CALLS
+
+import fastinfo
 
 SHAPE = (6, 1300)
 
@@ -92,39 +93,41 @@ def test_weights_are_never_changed(rng):
 # Memory: what NumPy allocates is traced -------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", ["as it is", *cases.LAYOUTS])
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("layout", ["as it is", "fortran", "spaced", "swapped bytes"])
 @pytest.mark.parametrize("dtype", [np.float32, np.int16, cases.BFLOAT16], ids=["f4", "i2", "bf16"])
 def test_no_array_of_the_size_of_the_logits(layout, dtype):
-    """16 MiB of logits in any layout: less than 4 MiB beyond the results."""
-    size = 16 * 2**20 // np.dtype(dtype).itemsize
+    """Tiles of a fixed size a thread, whatever the layout: less than half of 48 MiB."""
+    fastinfo.set_num_threads(2)
+    size = 48 * 2**20 // np.dtype(dtype).itemsize
     logits = np.ones((64, size // 64), dtype)
     if layout != "as it is":
         logits = cases.LAYOUTS[layout](logits)
     targets = np.zeros(64, np.int64)
-    calls = [
+    for call in (
         lambda: fastinfo.softmax_cross_entropy(logits, targets),
         lambda: fastinfo.softmax_statistics(logits, targets),
         lambda: fastinfo.logsumexp(logits),
         lambda: fastinfo.entropy(logits),
-    ]
-    for call in calls:
-        call()
-        assert peak(call) < 4 * 2**20
+    ):
+        assert peak(call) < 24 * 2**20
 
 
+@pytest.mark.usefixtures("threads")
 def test_no_copy_along_another_axis():
-    logits = np.zeros((4, 1000, 32, 32), np.float32)
-    targets = np.zeros((4, 32, 32), np.int64)
+    fastinfo.set_num_threads(2)
+    logits = np.zeros((4, 1000, 96, 32), np.float32)
+    targets = np.zeros((4, 96, 32), np.int64)
 
     def call():
         fastinfo.softmax_cross_entropy(logits, targets, axis=1, return_grad=True, out=logits)
 
-    call()
-    assert peak(call) < 4 * 2**20
+    assert peak(call) < 24 * 2**20
 
 
 def peak(call):
-    """Return the most bytes allocated at one time during a call."""
+    """Return the most bytes allocated at one time during a call, its kernels made before."""
+    call()
     tracemalloc.start()
     try:
         call()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,19 @@ def cheap_peers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def measured() -> report.Run:
     """Two sections and a figure, measured once."""
-    run = program.run(["ceilings", "gpt2", "products-double"], PLAN, repeats=1)
+    run = program.run(
+        ["ceilings", "gpt2", "products-double"], PLAN, program.Effort((), 1, 1.0, 1, 1)
+    )
     run.figures["start"] = [processes.Figure("import fastinfo, beyond import numpy", 0.5, "s")]
     return run
 
 
 # --------------------------------------------------------------------------------- the run loop
+
+
+@pytest.fixture(autouse=True)
+def one_call_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "SHORT", 1e-9)
 
 
 def test_interleave_alternates_and_turns_round() -> None:
@@ -46,6 +54,12 @@ def test_interleave_alternates_and_turns_round() -> None:
     timings = bench.interleave(calls, 3, before=before, pause=0)
     assert order == ["ready", "a", "b", "b", "ready", "a", "ready", "a", "b"]
     assert [len(timing.samples) for timing in timings.values()] == [3, 3]
+
+
+def test_interleave_leaves_out_what_has_spent_its_budget() -> None:
+    calls = {"slow": lambda: time.sleep(0.02), "fast": lambda: None}
+    timings = bench.interleave(calls, 3, budget=0.015, pause=0)
+    assert [len(timing.samples) for timing in timings.values()] == [1, 3]
 
 
 def test_timing_and_ratio() -> None:
@@ -181,7 +195,10 @@ def test_markers_are_filled_and_others_left_alone(measured: report.Run, tmp_path
 
 
 def test_the_command_line_writes_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cheap_peers: None,
 ) -> None:
     monkeypatch.setattr(kernels, "make_plan", lambda: PLAN)
     program.main(["--quick", "--only", "ten", "--out", str(tmp_path)])
@@ -193,7 +210,12 @@ def test_the_command_line_writes_results(
 # --------------------------------------------------------------------------------- processes
 
 
-def test_start_and_memory_run_in_new_processes() -> None:
+def test_start_and_memory_run_in_new_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exec(processes.FIRST_LOSS, {})
+    assert float(capsys.readouterr().out) > 0
+    monkeypatch.setattr(processes, "FIRST_LOSS", processes.IMPORT)  # which compiles nothing
     assert [figure.unit for figure in processes.start(repeats=1)] == ["s"] * 3
     if memory.RESET_PEAK.exists():
         names = [figure.name for figure in processes.extra_memory(["loss, float32"], rows=8)]

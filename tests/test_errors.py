@@ -3,10 +3,11 @@
 import re
 
 import cases
-import fastinfo
 import numpy as np
 import pytest
 from accuracy import assert_same_bits
+
+import fastinfo
 
 X = np.zeros((4, 7))
 T = np.array([0, 1, 2, 6])

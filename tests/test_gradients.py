@@ -3,7 +3,6 @@
 from typing import Any
 
 import cases
-import fastinfo
 import numpy as np
 import oracles
 import pytest
@@ -19,6 +18,8 @@ from accuracy import (
 from cases import FLOATS, WIDE_FLOATS
 from hypothesis import given
 from hypothesis import strategies as st
+
+import fastinfo
 
 OPTIONS = list(cases.loss_options(np.random.default_rng(0), 3, 4))
 REDUCTIONS = ["none", "sum", "mean"]

@@ -1,11 +1,13 @@
 """What `import fastinfo` loads, the public names and their signatures."""
 
 import inspect
+import re
 import subprocess
 import sys
 
-import fastinfo
 import pytest
+
+import fastinfo
 
 HEAVY = {"numba", "llvmlite", "scipy", "sklearn", "torch", "jax", "cupy", "pandas", "matplotlib",
          "tqdm", "ml_dtypes", "mpmath"}  # fmt: skip
@@ -26,8 +28,7 @@ def run(program):
 
 def test_import_is_light():
     for statement in ("import fastinfo", "import fastinfo; dir(fastinfo); fastinfo.__version__"):
-        program = f"{statement}\nimport sys\nprint({sorted(HEAVY)!r} and [m for m in sys.modules])"
-        loaded = set(eval(run(program)))
+        loaded = set(eval(run(f"{statement}\nimport sys\nprint(list(sys.modules))")))
         assert not loaded & HEAVY
         assert "fastinfo" in loaded
 
@@ -163,6 +164,4 @@ def test_docstrings_are_complete():
 
 
 def test_version():
-    from importlib.metadata import version
-
-    assert fastinfo.__version__ == version("fastinfo")
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.\w+)?", fastinfo.__version__)

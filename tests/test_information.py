@@ -1,7 +1,6 @@
 """Measures of rows of distributions: entropy, cross-entropy, divergences and distances."""
 
 import cases
-import fastinfo
 import numpy as np
 import oracles
 import pytest
@@ -13,6 +12,8 @@ from accuracy import (
     result_dtype,
 )
 from cases import FLOATS, PAIR_MEASURES, WIDE_FLOATS
+
+import fastinfo
 
 NAMES = ("entropy", *PAIR_MEASURES)
 WITH_BASE = ("entropy", *cases.WITH_BASE)

@@ -1,9 +1,10 @@
 """Beyond 2**31 elements: indices are 64 bits wide. Stride 0 makes the sizes cost no memory."""
 
-import fastinfo
 import numpy as np
 import pytest
 from accuracy import assert_same_bits
+
+import fastinfo
 
 V = 131_072
 N = 2**31 // V + 9

@@ -3,7 +3,6 @@
 import dataclasses
 
 import cases
-import fastinfo
 import numpy as np
 import oracles
 import pytest
@@ -11,6 +10,8 @@ from accuracy import assert_close_loss, assert_same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+import fastinfo
 
 MEASURES = {row.name: row for row in fastinfo.measures()}
 DIVERGENCES = [name for name in MEASURES if name != "cross_entropy"]

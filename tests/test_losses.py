@@ -1,12 +1,13 @@
 """Values of softmax_cross_entropy and perplexity."""
 
 import cases
-import fastinfo
 import numpy as np
 import oracles
 import pytest
 from accuracy import assert_close_loss, assert_same_bits, result_dtype
 from cases import FLOATS, WIDE_FLOATS
+
+import fastinfo
 
 REDUCTIONS = ["none", "sum", "mean"]
 OPTIONS = list(cases.loss_options(np.random.default_rng(0), 3, 4))

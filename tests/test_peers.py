@@ -1,10 +1,11 @@
 """SciPy, scikit-learn and PyTorch as second oracles, where they are installed."""
 
 import cases
-import fastinfo
 import numpy as np
 import pytest
 from accuracy import assert_same_bits
+
+import fastinfo
 
 
 def torch_loss(x, targets, **options):

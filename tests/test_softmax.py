@@ -1,12 +1,13 @@
 """logsumexp, softmax and log_softmax."""
 
 import cases
-import fastinfo
 import numpy as np
 import oracles
 import pytest
 from accuracy import assert_close_log, assert_close_softmax, assert_same_bits, result_dtype
 from cases import FLOATS, WIDE_FLOATS
+
+import fastinfo
 
 
 def check(x, temperature=1.0):

@@ -1,12 +1,13 @@
 """softmax_statistics: every field by its definition, ranks and ties, invalid rows."""
 
 import cases
-import fastinfo
 import numpy as np
 import oracles
 import pytest
 from accuracy import assert_close_log, assert_close_loss, assert_same_bits, result_dtype
 from cases import FLOATS, WIDE_FLOATS
+
+import fastinfo
 
 FIELDS = (
     "max",

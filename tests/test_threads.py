@@ -8,11 +8,12 @@ import sys
 import textwrap
 
 import cases
-import fastinfo
 import numpy as np
 import pytest
 from accuracy import assert_same_bits
 from cases import DISTRIBUTION_CALLS, FLOATS, LOGITS_CALLS
+
+import fastinfo
 
 COUNTS = [1, 2, 3, 7]
 
