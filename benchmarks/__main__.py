@@ -29,7 +29,7 @@ class Effort:
 
 MAIN = ("ceilings", "loss", "thousand", "one-row", "pairs", "products")
 FULL = Effort(tuple(kernels.SECTIONS), 15, 8.0, 7, len(memory.CASES))
-QUICK = Effort(MAIN, 5, 0.5, 2, 3)
+QUICK = Effort(MAIN, 5, 1.0, 2, 3)
 
 FIGURES: dict[str, Callable[[Effort], list[processes.Figure]]] = {
     "start": lambda effort: processes.start(effort.starts),

@@ -49,7 +49,7 @@ def at(targets, position, value):
 @pytest.mark.parametrize("name", LOGITS_FUNCTIONS)
 def test_dtypes_without_logits(name, dtype):
     argument = "x" if name in ("logsumexp", "softmax", "log_softmax") else "logits"
-    with pytest.raises(TypeError, match=rf"\b{argument}\b.*{np.dtype(dtype).name[:3]}"):
+    with pytest.raises(TypeError, match=rf"\b{argument}\b.*({np.dtype(dtype).name[:3]}|U3)"):
         LOGITS_FUNCTIONS[name](X.astype(dtype) if dtype != "M8[s]" else np.zeros((4, 7), dtype))
 
 
@@ -302,7 +302,7 @@ def test_out_overlapping_an_input(rng):
     turned = memory[:28].reshape(7, 4).T
     before = memory.copy()
     for out in (shifted, turned, logits[::-1]):
-        with pytest.raises(ValueError, match=r"\bout\b.*overlap.*logits"):
+        with pytest.raises(ValueError, match=r"\bout\b.*logits.*overlap"):
             loss(logits, T, return_grad=True, out=out)
     with pytest.raises(ValueError, match=r"\bout\b.*overlap.*targets"):
         loss(X, logits, return_grad=True, out=logits)
@@ -372,7 +372,7 @@ def test_negative_probabilities_in_matrices(name, dtype, normalize):
 
 def test_negative_infinity_and_denormals_are_negative():
     for value in (-np.inf, -5e-324, -1e-300):
-        with pytest.raises(ValueError, match=rf"\bp\b.*{value:g}".replace("+", r"\+")[:20]):
+        with pytest.raises(ValueError, match=rf"\bp\b.*{re.escape(str(value))}"):
             fastinfo.entropy([1.0, value])
 
 

@@ -126,15 +126,31 @@ def zeros(storage):
 
 
 @cache
-def _settle(term, finish, storage_x, storage_y):
-    """Result of a pair from its sum, computed again from the raw rows if that is too uncertain."""
+def _settle(term, finish, storage_x, storage_y, into):
+    """Finish a row of sums, computing again from the raw rows what is below its bound."""
     direct, compiled = bin_sum(term, storage_x, storage_y), formula(finish)
+    real = vmath.STORAGE[into][0].real
+
+    @helper(SUM)
+    def count_below(values, bounds):
+        n = 0
+        for j in range(values.size):
+            n += 1 if abs(values[j]) < bounds[j] else 0
+        return n
 
     @helper(EXACT)
-    def settle(value, bound, p, q, p_total, q_total, parameter, unit):
-        if abs(value) < bound:
-            value = direct(p, q, p_total, q_total, parameter)
-        return compiled(value * unit)
+    def finish_all(values, unit, out):
+        for j in range(values.size):
+            out[j] = real(compiled(values[j] * unit))
+
+    @helper(EXACT)
+    def settle(values, bounds, p, p_total, y, y_starts, y_totals, width, parameter, unit, out):
+        if count_below(values, bounds):
+            for j in range(values.size):
+                if abs(values[j]) < bounds[j]:
+                    q = y[y_starts[j] : y_starts[j] + width]
+                    values[j] = direct(p, q, p_total, y_totals[j], parameter)
+        finish_all(values, unit, out)
 
     return settle
 
@@ -144,7 +160,7 @@ def tiles(term, direct_term, finish, storage_x, storage_y, into):
     """Kernel: a band of the matrix by the tiled loop; with `symmetric`, from the diagonal on."""
     real = vmath.STORAGE[into][0].real
     compiled = formula(term, vmath.STORAGE[into][0])
-    settle = _settle(direct_term, finish, storage_x, storage_y)
+    settle = _settle(direct_term, finish, storage_x, storage_y, into)
 
     @helper(SUM)
     def block(a, b, r):
@@ -165,28 +181,29 @@ def tiles(term, direct_term, finish, storage_x, storage_y, into):
         lo, a, b, r, a_rows, b_rows, a_bounds, b_bounds, factor, x, x_starts, x_totals,
         y, y_starts, y_totals, width, parameter, unit, symmetric, out,
     ):  # fmt: skip
+        values, bounds = np.empty(COLUMNS), np.empty(COLUMNS)
         for first in range(lo if symmetric else 0, b.shape[0], COLUMNS):
+            last = min(first + COLUMNS, b.shape[0])
             for i in range(lo, lo + out.shape[0]):
-                p = x[x_starts[i] : x_starts[i] + width]
-                for j in range(first, min(first + COLUMNS, b.shape[0])):
-                    if symmetric and j < i:
-                        continue
-                    value = a_rows[i] + b_rows[j] + factor * pair(a[i], b[j], r)
-                    bound = a_bounds[i] + b_bounds[j]
-                    if symmetric and i == j:
-                        bound = np.inf
-                    q = y[y_starts[j] : y_starts[j] + width]
-                    out[i - lo, j] = settle(
-                        value, bound, p, q, x_totals[i], y_totals[j], parameter, unit
-                    )
+                begin = max(first, i) if symmetric else first
+                for j in range(begin, last):
+                    values[j - begin] = a_rows[i] + b_rows[j] + factor * pair(a[i], b[j], r)
+                    bounds[j - begin] = np.inf if symmetric and i == j else a_bounds[i] + b_bounds[j]
+                n = last - begin
+                if n > 0:
+                    settle(
+                        values[:n], bounds[:n], x[x_starts[i] : x_starts[i] + width], x_totals[i],
+                        y, y_starts[begin:last], y_totals[begin:last], width, parameter, unit,
+                        out[i - lo, begin:last],
+                    )  # fmt: skip
 
     return fill
 
 
 @cache
-def product_finishes(direct_term, finish, storage_x, storage_y):
+def product_finishes(direct_term, finish, storage_x, storage_y, into):
     """Kernel: finish a band of the matrix that holds Σ f(p) g(q), with the test of supports."""
-    settle = _settle(direct_term, finish, storage_x, storage_y)
+    settle = _settle(direct_term, finish, storage_x, storage_y, into)
 
     @helper(EXACT)
     def touch(filled, empty):
@@ -196,23 +213,32 @@ def product_finishes(direct_term, finish, storage_x, storage_y):
                 return True
         return False
 
-    @kernel(direct_term.__name__, finish.__name__, storage_x, storage_y)
+    @helper(EXACT)
+    def values_of(x_row, x_bound, y_rows, y_bounds, factor, slack, floor, sums, values, bounds):
+        for j in range(values.size):
+            values[j] = x_row + y_rows[j] - factor * np.float64(sums[j])
+            bounds[j] = x_bound * y_bounds[j] + slack * (abs(x_row) + abs(y_rows[j])) + floor
+
+    @kernel(direct_term.__name__, finish.__name__, storage_x, storage_y, into)
     def finish_rows(
         lo, factor, x_rows, y_rows, x_bounds, y_bounds, slack, floor, filled, empty, holes,
         x, x_starts, x_totals, y, y_starts, y_totals, width, parameter, unit, diagonal, out,
     ):  # fmt: skip
+        values, bounds = np.empty(out.shape[1]), np.empty(out.shape[1])
         for i in range(lo, lo + out.shape[0]):
-            p = x[x_starts[i] : x_starts[i] + width]
-            for j in range(out.shape[1]):
-                q = y[y_starts[j] : y_starts[j] + width]
-                value = x_rows[i] + y_rows[j] - factor * np.float64(out[i - lo, j])
-                bound = x_bounds[i] * y_bounds[j] + slack * (abs(x_rows[i]) + abs(y_rows[j])) + floor
-                if holes[j] and touch(filled[i], empty[j]):
-                    value = np.inf if value == value else value
-                if diagonal and i == j:
-                    bound = np.inf
-                out[i - lo, j] = settle(
-                    value, bound, p, q, x_totals[i], y_totals[j], parameter, unit
-                )
+            values_of(
+                x_rows[i], x_bounds[i], y_rows, y_bounds, factor, slack, floor, out[i - lo],
+                values, bounds,
+            )  # fmt: skip
+            if holes.size:
+                for j in range(values.size):
+                    if holes[j] and values[j] == values[j] and touch(filled[i], empty[j]):
+                        values[j] = np.inf
+            if diagonal:
+                bounds[i] = np.inf
+            settle(
+                values, bounds, x[x_starts[i] : x_starts[i] + width], x_totals[i], y, y_starts,
+                y_totals, width, parameter, unit, out[i - lo],
+            )  # fmt: skip
 
     return finish_rows

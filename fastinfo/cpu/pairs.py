@@ -177,7 +177,7 @@ def _product(job: Job) -> Callable[[int, np.ndarray], None]:
     slack = PRODUCT_ERROR * EPSILON["float64"] / RTOL[real]
     floor = slack * max(1.0, np.log(job.x.width))
     finish = kernels.product_finishes(
-        job.direct, job.measure.finish, job.x.storage, job.y.storage
+        job.direct, job.measure.finish, job.x.storage, job.y.storage, real
     )
 
     def fill(lo: int, band: np.ndarray) -> None:
@@ -198,7 +198,7 @@ def _product(job: Job) -> Callable[[int, np.ndarray], None]:
 def _supports(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bits of the bins where rows of x are above 0 and rows of y are 0, and which rows have such."""
     words = -(-job.x.width // 64)
-    none = np.zeros((1, 1), np.uint64), np.zeros((1, 1), np.uint64), np.zeros(job.y.count, np.bool_)
+    none = np.empty((0, 0), np.uint64), np.empty((0, 0), np.uint64), np.empty(0, np.bool_)
     if not job.measure.needs_support:
         return none
     empty, ignored = np.zeros((2, job.y.count, words), np.uint64)
