@@ -5,15 +5,19 @@ A case touches its data when it is called, so a list of cases is cheap to make.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import nan
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 import fastinfo
 from benchmarks import reference, shapes
+from fastinfo import catalogue, matrices
 from fastinfo.bench import Case, Workers, ceiling_bytes, ceiling_cases, copy_cases, read_cases
 
 
@@ -217,23 +221,36 @@ def one_row(plan: Plan) -> list[Case]:
 # --------------------------------------------------------------------------------- pairs
 
 
+def recomputed_bin(p: float, q: float, weight: float) -> float:
+    """Stand in, as NaN, for the term with which a pair is computed again."""
+    return nan
+
+
+def share_recomputed(x: np.ndarray, y: np.ndarray, measure: str) -> float:
+    """Share of the pairs that were computed again: those that a term of NaN spoils."""
+    spoilt = dataclasses.replace(catalogue.MEASURES[measure], term=recomputed_bin)
+    with mock.patch.object(matrices, "MEASURES", {**catalogue.MEASURES, measure: spoilt}):
+        return float(np.isnan(fastinfo.pairwise(x, y, measure)).mean())
+
+
 def matrix_case(
     measure: str, shape: tuple[int, int, int], kind: str, dtype: str, ceiling: str = ""
 ) -> Case:
     """Return a whole matrix between two sets of rows."""
     n, m, k = shape
+
+    def sides() -> tuple[np.ndarray, np.ndarray]:
+        x = shapes.distributions((n, k), kind, 1, dtype)
+        return x, shapes.distributions((m, k), kind, 2, dtype)
+
     return Case(
         f"{measure}, {dtype}, {kind}",
-        lambda: fastinfo.pairwise(
-            shapes.distributions((n, k), kind, 1, dtype),
-            shapes.distributions((m, k), kind, 2, dtype),
-            measure,
-            out=shapes.buffer((n, m), dtype),
-        ),
+        lambda: fastinfo.pairwise(*sides(), measure, out=shapes.buffer((n, m), dtype)),
         work=n * m * k,
         unit="bin",
         ceiling=ceiling,
         error=lambda found: reference.pairs_error(found, measure, shape, kind, dtype),
+        recomputed=lambda _: share_recomputed(*sides(), measure),
     )
 
 

@@ -11,6 +11,11 @@ from benchmarks import kernels, reference, shapes
 from fastinfo.bench import Case
 
 PLAN = kernels.make_plan()
+CASES = [
+    pytest.param(name, case, id=f"{name}: {case.name}")
+    for name, section in kernels.SECTIONS.items()
+    for case in section.cases(PLAN)
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -20,13 +25,7 @@ def _memory() -> Iterator[None]:
     reference.forget()
 
 
-def _cases() -> Iterator[Any]:
-    for name, section in kernels.SECTIONS.items():
-        for case in section.cases(PLAN):
-            yield pytest.param(name, case, id=f"{name}: {case.name}")
-
-
-@pytest.mark.parametrize(("section", "case"), _cases())
+@pytest.mark.parametrize(("section", "case"), CASES)
 def test_kernel(benchmark: Any, section: str, case: Case) -> None:
     """Time one case; its group is its section."""
     benchmark.group = section

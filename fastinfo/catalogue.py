@@ -32,13 +32,15 @@ class Product:
 class Tile:
     """Road of a measure Σ row(p) + Σ column(q) + factor Σ term(p, q), a loop over all pairs.
 
-    `prepare` makes of a bin what the loop reads, measured from the mean distribution.
+    `prepare` makes of a bin what the loop reads, measured from the mean distribution. With
+    `in_units` the term's logarithm is in units of the arithmetic, which the factor makes nats.
     """
 
     prepare: Callable
     term: Callable
     row: Callable
     factor: float
+    in_units: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Measure:
 
 
 _JS_TILES = (
-    Tile(formulas.weighted, formulas.js_tile_term, formulas.js_tile_row, -formulas.LN2),
+    Tile(formulas.weighted, formulas.js_tile_term, formulas.js_tile_row, -1.0, in_units=True),
     Tile(formulas.weighted_ratio, formulas.js_centred_tile_term, formulas.js_centred_tile_row, -1.0),
 )
 _KL_PRODUCT = Product(

@@ -13,7 +13,7 @@ Bins
     A term is what one bin adds to a sum over bins, a finish what is done with the sum.
 """
 
-from math import atanh, exp, frexp, inf, ldexp, log, log1p, log2, nan, sqrt
+from math import atanh, exp, frexp, inf, ldexp, log, log1p, nan, sqrt
 
 LN2 = log(2.0)
 
@@ -198,9 +198,9 @@ def log_normal(x):
     return log(x) if x > 0.0 else 0.0
 
 
-def log2_normal(x):
-    """log2 x; anything finite at 0, where it meets a factor 0."""
-    return log2(x) if x > 0.0 else 0.0
+def log_in_units(x):
+    """Log x in the unit in which an arithmetic has it soonest (here nats, in float32 bits)."""
+    return log_normal(x)
 
 
 one = 1.0
@@ -212,9 +212,9 @@ def weighted(p, r, weight):
 
 
 def js_tile_term(a, b, r):
-    """m log2 m of the mean m = a + b."""
+    """m log m of the mean m = a + b, in units of the arithmetic."""
     m = a + b
-    return m * log2_normal(m)
+    return m * log_in_units(m)
 
 
 def js_tile_row(a, r, weight):

@@ -158,6 +158,14 @@ def test_reference_errors() -> None:
     assert reference.relative_error(np.array([1e-30, np.inf, 2.0]), exact) == np.inf
 
 
+def test_the_share_of_pairs_computed_again() -> None:
+    x = shapes.distributions((6, 64), "Dirichlet(1)", 1)
+    y = shapes.distributions((4, 64), "Dirichlet(1)", 2)
+    for measure in ("kl_divergence", "js_divergence", "hellinger_distance"):
+        assert kernels.share_recomputed(x, y, measure) == 0
+        assert kernels.share_recomputed(x, x[:3], measure) == 3 / 18  # the pairs of equal rows
+
+
 # --------------------------------------------------------------------------------- reports
 
 

@@ -13,9 +13,9 @@ from fastinfo.cpu.bin_kernels import bin_sum
 from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 
 # Bins that a float32 sum runs over before it is added up in float64.
-BLOCK = 512
+BLOCK = 1024
 # Columns of pairs done for the same few rows: their bins stay in the second-level cache.
-COLUMNS = 32
+COLUMNS = 64
 
 
 @cache

@@ -16,6 +16,7 @@ from fastinfo.arrays import Rows
 from fastinfo.catalogue import Measure, Tile
 from fastinfo.cpu import bins
 from fastinfo.cpu import pair_kernels as kernels
+from fastinfo.cpu.vmath import STORAGE
 from fastinfo.engine import run
 
 # Rows of a band: 512 and more keep the matrix product at full speed.
@@ -28,8 +29,8 @@ RTOL = {"float32": 2e-5, "float64": 1e-12}
 # Errors, in units of what `_bounds` says, that sums stayed below for K from 3 to 10**5.
 PRODUCT_ERROR = 4.0
 TILE_ERROR = 8.0
-# Error of a float32 tile from entropies, and the mean spread from which it is good enough for most.
-ENTROPY_ERROR = 1.25e-7
+# Error of a tile's sum from entropies, and the mean spread from which it is good enough for most.
+ENTROPY_ERROR = {"float32": 2.5e-7, "float64": 2e-15}
 WIDE = 0.1
 
 
@@ -240,11 +241,12 @@ def _tiles(job: Job) -> Callable[[int, np.ndarray], None]:
         road.term, job.direct, job.measure.finish, job.x.storage, job.y.storage, job.real
     )
     reference = mean.astype(job.real)
+    factor = road.factor * (STORAGE[job.real][0].log_unit if road.in_units else 1.0)
 
     def fill(lo: int, band: np.ndarray) -> None:
         def task(first: int, last: int) -> None:
             loop(
-                lo + first, a, b, reference, a_rows, b_rows, a_bounds, b_bounds, road.factor,
+                lo + first, a, b, reference, a_rows, b_rows, a_bounds, b_bounds, factor,
                 *job.x.arguments, *job.y.arguments, job.x.width, job.parameter, job.unit,
                 job.symmetric, band[first:last],
             )  # fmt: skip
@@ -262,8 +264,8 @@ def _tile_rows(job: Job, side: Side, road: Tile, mean: np.ndarray, weight: float
 def _tile_road(job: Job, mean: np.ndarray, sides: list[Side]) -> tuple[Tile, bool]:
     """Choose among a measure's tiles: the last, measured from the mean, unless rows are far apart."""
     roads = job.measure.tiles
-    if len(roads) == 1 or job.real == "float64":
-        return roads[-1], True
+    if len(roads) == 1:
+        return roads[0], True
     sample = [_tile_rows(job, _some(side), roads[-1], mean, 0.5)[1] for side in sides]
     spread = 2.0 * float(np.nanmean(np.concatenate([[0.0], *sample])))
     return (roads[0], False) if spread > WIDE else (roads[-1], True)
@@ -279,7 +281,7 @@ def _some(side: Side) -> Side:
 def _bounds(job: Job, rows: np.ndarray, spreads: np.ndarray, centred: bool) -> np.ndarray:
     """Half of what a pair's sum must reach to be accurate enough, from each of its rows."""
     if not centred:
-        return np.full(rows.shape, ENTROPY_ERROR / RTOL[job.real])
+        return np.full(rows.shape, 0.5 * ENTROPY_ERROR[job.real] / RTOL[job.real])
     error = TILE_ERROR * EPSILON[job.real] * (spreads + np.abs(rows))
     floor = PRODUCT_ERROR * EPSILON["float64"]
     return (error + floor) / RTOL[job.real]
