@@ -343,8 +343,9 @@ def copy_out(buffer, out, stream):
             at = head * item + line * 64
             vmath.stream_64(address + at, source + at)
         begin = head + lines * 64 // item
-    for k in range(begin, size):
-        out[k] = buffer[k]
+    rest, source_rest = out[begin:], buffer[begin:size]
+    for k in range(rest.size):
+        rest[k] = source_rest[k]
 
 
 # --- kernels -------------------------------------------------------------------------------------
