@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 
 from fastinfo.cpu import vmath
+from fastinfo.cpu.vmath import part
 from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 
 
@@ -51,7 +52,7 @@ def totals(storage):
     @kernel(storage)
     def add_rows(x, starts, width, total, lowest):
         for i in range(starts.size):
-            row_total, row_lowest = add(x[starts[i] : starts[i] + width])
+            row_total, row_lowest = add(part(x, starts[i], starts[i] + width))
             total[i] += row_total
             lowest[i] = min(lowest[i], row_lowest)
 
@@ -67,7 +68,7 @@ def sums(term, storage_p, storage_q):
     def add_rows(p, p_starts, q, q_starts, width, p_total, q_total, parameter, out):
         for i in range(p_starts.size):
             out[i] += add(
-                p[p_starts[i] : p_starts[i] + width], q[q_starts[i] : q_starts[i] + width],
+                part(p, p_starts[i], p_starts[i] + width), part(q, q_starts[i], q_starts[i] + width),
                 p_total[i], q_total[i], parameter,
             )  # fmt: skip
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastinfo.cpu import vmath
 from fastinfo.cpu.bin_kernels import bin_sum
+from fastinfo.cpu.vmath import part, row_of
 from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 
 # Bins that a float32 sum runs over before it is added up in float64.
@@ -36,7 +37,7 @@ def mean_sums(function, storage):
     def add_rows(x, starts, width, total, valid, sums, counts):
         for i in range(starts.size):
             if valid[i]:
-                add(x[starts[i] : starts[i] + width], total[i], sums, counts)
+                add(part(x, starts[i], starts[i] + width), total[i], sums, counts)
 
     return add_rows
 
@@ -65,7 +66,7 @@ def factors(function, row, storage, into):
         for i in range(starts.size):
             if valid[i]:
                 rows[i], norms[i] = write(
-                    x[starts[i] : starts[i] + width], total[i], own_mean, f_mean, g_mean, out[i]
+                    part(x, starts[i], starts[i] + width), total[i], own_mean, f_mean, g_mean, row_of(out, i)
                 )
             else:
                 out[i] = 0.0
@@ -97,7 +98,7 @@ def tile_rows(prepare, row, storage, into):
         for i in range(starts.size):
             if valid[i]:
                 rows[i], spreads[i] = write(
-                    x[starts[i] : starts[i] + width], total[i], mean, weight, out[i]
+                    part(x, starts[i], starts[i] + width), total[i], mean, weight, row_of(out, i)
                 )
             else:
                 out[i] = 0.0
@@ -114,7 +115,7 @@ def zeros(storage):
     @kernel(storage)
     def write_rows(x, starts, width, empty, filled):
         for i in range(starts.size):
-            row = x[starts[i] : starts[i] + width]
+            row = part(x, starts[i], starts[i] + width)
             for k in range(width):
                 bit = np.uint64(1) << np.uint64(k & 63)
                 if load(row[k]) == 0:
@@ -148,7 +149,7 @@ def _settle(term, finish, storage_x, storage_y, into):
         if count_below(values, bounds):
             for j in range(values.size):
                 if abs(values[j]) < bounds[j]:
-                    q = y[y_starts[j] : y_starts[j] + width]
+                    q = part(y, y_starts[j], y_starts[j] + width)
                     values[j] = direct(p, q, p_total, y_totals[j], parameter)
         finish_all(values, unit, out)
 
@@ -173,7 +174,8 @@ def tiles(term, direct_term, finish, storage_x, storage_y, into):
     def pair(a, b, r):
         total = 0.0
         for k in range(0, a.size, BLOCK):
-            total += np.float64(block(a[k : k + BLOCK], b[k : k + BLOCK], r[k : k + BLOCK]))
+            end = min(k + BLOCK, a.size)
+            total += np.float64(block(part(a, k, end), part(b, k, end), part(r, k, end)))
         return total
 
     @kernel(term.__name__, direct_term.__name__, finish.__name__, storage_x, storage_y, into)
@@ -187,14 +189,15 @@ def tiles(term, direct_term, finish, storage_x, storage_y, into):
             for i in range(lo, lo + out.shape[0]):
                 begin = max(first, i) if symmetric else first
                 for j in range(begin, last):
-                    values[j - begin] = a_rows[i] + b_rows[j] + factor * pair(a[i], b[j], r)
+                    values[j - begin] = a_rows[i] + b_rows[j] + factor * pair(row_of(a, i), row_of(b, j), r)
                     bounds[j - begin] = np.inf if symmetric and i == j else a_bounds[i] + b_bounds[j]
                 n = last - begin
                 if n > 0:
                     settle(
-                        values[:n], bounds[:n], x[x_starts[i] : x_starts[i] + width], x_totals[i],
-                        y, y_starts[begin:last], y_totals[begin:last], width, parameter, unit,
-                        out[i - lo, begin:last],
+                        part(values, 0, n), part(bounds, 0, n),
+                        part(x, x_starts[i], x_starts[i] + width), x_totals[i], y,
+                        part(y_starts, begin, last), part(y_totals, begin, last), width, parameter,
+                        unit, part(row_of(out, i - lo), begin, last),
                     )  # fmt: skip
 
     return fill
@@ -227,18 +230,18 @@ def product_finishes(direct_term, finish, storage_x, storage_y, into):
         values, bounds = np.empty(out.shape[1]), np.empty(out.shape[1])
         for i in range(lo, lo + out.shape[0]):
             values_of(
-                x_rows[i], x_bounds[i], y_rows, y_bounds, factor, slack, floor, out[i - lo],
+                x_rows[i], x_bounds[i], y_rows, y_bounds, factor, slack, floor, row_of(out, i - lo),
                 values, bounds,
             )  # fmt: skip
             if holes.size:
                 for j in range(values.size):
-                    if holes[j] and values[j] == values[j] and touch(filled[i], empty[j]):
+                    if holes[j] and values[j] == values[j] and touch(row_of(filled, i), row_of(empty, j)):
                         values[j] = np.inf
             if diagonal:
                 bounds[i] = np.inf
             settle(
-                values, bounds, x[x_starts[i] : x_starts[i] + width], x_totals[i], y, y_starts,
-                y_totals, width, parameter, unit, out[i - lo],
+                values, bounds, part(x, x_starts[i], x_starts[i] + width), x_totals[i], y,
+                y_starts, y_totals, width, parameter, unit, row_of(out, i - lo),
             )  # fmt: skip
 
     return finish_rows

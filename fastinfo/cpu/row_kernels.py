@@ -14,15 +14,20 @@ import numpy as np
 
 from fastinfo import formulas
 from fastinfo.cpu import vmath
-from fastinfo.engine import EXACT, SUM, formula, helper, kernel
+from fastinfo.cpu.vmath import part, row_of
+from fastinfo.engine import EXACT, SUM, formula, helper, kernel, template
 
 # Elements read between two looks at the running maximum: 1024 to 8192 run within 5 %, and a block's
 # sums are float32, so the shorter the more accurate.
 BLOCK = 2048
 # A longer row is read in pieces of this many elements, by several threads if rows are few.
 PIECE = 1 << 17
-# A block's sum measured from an older maximum is kept if the new one is at most 2**16 times as high.
-MAX_RISE = 16.0
+# A block is measured from the maximum before it, the first from that of its first elements. Its sum
+# is kept if its own maximum is at most 2**32 times as high (32 bits of rise cost 5 of the float32's
+# 24) and the rest of the sum more than 1/16 of its maximal term; else it is read again, from cache.
+SAMPLE = 64
+MAX_RISE = 32.0
+MIN_REST = 0.0625
 # Elements of a result held in the first-level cache before they are written.
 BUFFER = 1024
 
@@ -137,6 +142,13 @@ def _piece(storage, softcap, weights, soft, statistics):
             n += one if load(x[k]) == value else zero
         return n
 
+    @helper(SUM)
+    def highest(x):
+        top = lowest
+        for k in range(x.size):
+            top = vmath.maximum(top, load(x[k]))
+        return top
+
     @helper(EXACT)
     def find(x, value):
         """Position of the first NaN, else of the first `value`."""
@@ -147,20 +159,22 @@ def _piece(storage, softcap, weights, soft, statistics):
             found = k if load(x[k]) != load(x[k]) else found
         return found
 
-    @helper(EXACT)
+    @template
     def piece(x, y, w, target, target_logit, option):
         inverse_t, scale = option[INVERSE_TEMPERATURE], option[LOG2_SCALE]
         m, r, e, a, c, rank, block_of_max = lowest, -1.0, 0.0, 0.0, 0.0, 0.0, 0
         for lo in range(0, x.size, BLOCK):
-            hi = min(lo + BLOCK, x.size)
-            b, by, bw = x[lo:hi], y[lo:hi], w[lo:hi]
+            hi = lo + BLOCK if lo + BLOCK < x.size else x.size
+            b, by, bw = part(x, lo, hi), part(y, lo, hi), part(w, lo, hi)
             from_target = nothing
             if statistics and lo < target:
                 if target < hi:
-                    rank += count_equal(x[lo:target], target_logit)
+                    rank += count_equal(part(x, lo, target), target_logit)
                 else:
                     from_target = target_logit
-            start = m if m > lowest else load(b[0])
+            start = m
+            if not m > lowest:
+                start = highest(part(b, 0, SAMPLE if b.size > SAMPLE else b.size))
             ref = z_of(start if start > lowest else zero, option)
             top, total, eb, ab, cb, higher = measure(
                 b, by, bw, ref, zero, target_logit, from_target, option
@@ -173,7 +187,7 @@ def _piece(storage, softcap, weights, soft, statistics):
             rise = np.float64(z) - np.float64(ref)
             shrink = np.exp2(-rise * scale)
             rest = total * shrink - 1.0
-            if always_again or not (rest > 0.5 and rise * scale < MAX_RISE):
+            if always_again or not (rest > MIN_REST and rise * scale < MAX_RISE):
                 _, rest, eb, ab, cb, _ = measure_again(
                     b, by, bw, z, top, target_logit, from_target, option
                 )
@@ -190,7 +204,10 @@ def _piece(storage, softcap, weights, soft, statistics):
             if position < x.size and load(x[position]) != load(x[position]):
                 m = nothing
         elif statistics:
-            position = block_of_max + find(x[block_of_max : block_of_max + BLOCK], m)
+            end = block_of_max + BLOCK
+            position = block_of_max + find(
+                part(x, block_of_max, end if end < x.size else x.size), m
+            )
         else:
             position = 0
         return np.float64(m), r, e, a, c, position, rank
@@ -204,7 +221,7 @@ def _absorb(storage, softcap):
     arithmetic = vmath.STORAGE[storage][0]
     shape, real = _shape(arithmetic, softcap), arithmetic.real
 
-    @helper(EXACT)
+    @template
     def absorb(state, m, r, e, a, c, argmax, rank, option):
         before, cap, inner = state[MAX], real(option[CAP]), real(option[INNER])
         z_before, z = shape(real(before), cap, inner)[0], shape(real(m), cap, inner)[0]
@@ -228,15 +245,16 @@ def _row(storage, softcap, weights, soft, statistics):
     piece = _piece(storage, softcap, weights, soft, statistics)
     real, absorb = arithmetic.real, _absorb(storage, softcap)
 
-    @helper(EXACT)
+    @template
     def row(x, y, w, base, target, elsewhere, option, state):
         position = target - base
         logit = load(x[position]) if 0 <= position < x.size else real(elsewhere)
         state[TARGET_LOGIT] = logit
         for lo in range(0, x.size, PIECE):
-            hi = min(lo + PIECE, x.size)
+            hi = lo + PIECE if lo + PIECE < x.size else x.size
             m, r, e, a, c, argmax, rank = piece(
-                x[lo:hi], y[lo:hi], w[base + lo : base + hi], position - lo, logit, option
+                part(x, lo, hi), part(y, lo, hi), part(w, base + lo, base + hi), position - lo,
+                logit, option,
             )
             absorb(state, m, r, e, a, c, base + lo + argmax, rank, option)
 
@@ -255,42 +273,66 @@ def _z(softcap):
 
 
 @cache
-def _finish(softcap):
-    """Loss of a row from its state, and the coefficients of its gradient."""
-
+def _target_terms(softcap):
+    """Log Σ w, z of the maximum, its gap to the target, and the target's and its smoothed weight."""
     z_of = _z(softcap)
 
-    @helper(EXACT)
-    def finish(state, target, weight, w, option, coefficients):
-        inverse_t, rest = option[INVERSE_TEMPERATURE], state[REST]
-        log_sum = _log_sum(state[MAX], rest)
-        z, logit = z_of(state[MAX], option), state[TARGET_LOGIT]
-        target_class = 0.0
-        c_target, gap, slope = 0.0, 0.0, 1.0
+    @template
+    def target_terms(state, target, w, option):
+        z, gap, own_weight, smoothed = z_of(state[MAX], option), 0.0, 0.0, 0.0
         if target >= 0:
             class_weight = np.float64(w[target]) if w.size else 1.0
-            target_class = option[ALPHA] * class_weight
-            c_target = option[BETA] * class_weight
-            z_target = z_of(logit, option)
-            gap = (z - z_target) * inverse_t
-            if softcap and abs(logit) < np.inf:
-                slope = 1.0 / np.cosh(logit * option[INNER]) ** 2
-        a, c = state[LINEAR], state[WEIGHT]
-        loss = _loss(log_sum, z * inverse_t, gap, target_class, a, c, option[Z_LOSS], inverse_t)
-        z_term = 2.0 * option[Z_LOSS] * (z * inverse_t + log_sum) if option[Z_LOSS] else 0.0
-        share = weight * option[SLOPE]
-        coefficients[REFERENCE] = z
-        coefficients[SCALE] = share * (target_class + c + z_term) / (1.0 + rest) + 0.0 * log_sum
-        coefficients[SHARE] = share
-        if target >= 0:
-            entry = _target_gradient(
-                rest, np.exp(-gap), logit == state[MAX], target_class, c_target, c, z_term
-            )
-            entry = slope * entry if gap < np.inf else -(target_class + c_target)
-            coefficients[TARGET] = share * entry + 0.0 * log_sum
-        return weight * loss
+            own_weight, smoothed = option[ALPHA] * class_weight, option[BETA] * class_weight
+            gap = (z - z_of(state[TARGET_LOGIT], option)) * option[INVERSE_TEMPERATURE]
+        return _log_sum(state[MAX], state[REST]), z, gap, own_weight, smoothed
+
+    return target_terms
+
+
+@cache
+def _finish(softcap):
+    """Loss of a row from its state."""
+    target_terms = _target_terms(softcap)
+
+    @template
+    def finish(state, target, weight, w, option):
+        log_sum, z, gap, own_weight, _ = target_terms(state, target, w, option)
+        inverse_t = option[INVERSE_TEMPERATURE]
+        return weight * _loss(
+            log_sum, z * inverse_t, gap, own_weight, state[LINEAR], state[WEIGHT],
+            option[Z_LOSS], inverse_t,
+        )  # fmt: skip
 
     return finish
+
+
+@cache
+def _coefficients(softcap):
+    """Coefficients of a row's gradient from its state; NaN where the row is no distribution."""
+    target_terms = _target_terms(softcap)
+
+    @template
+    def coefficients_of(state, target, weight, w, option, coefficients):
+        log_sum, z, gap, own_weight, smoothed = target_terms(state, target, w, option)
+        rest, c = state[REST], state[WEIGHT]
+        z_term = 0.0
+        if option[Z_LOSS] != 0.0:
+            z_term = 2.0 * option[Z_LOSS] * (z * option[INVERSE_TEMPERATURE] + log_sum)
+        share = weight * option[SLOPE]
+        coefficients[REFERENCE], coefficients[SHARE] = z, share
+        coefficients[SCALE] = share * (own_weight + c + z_term) / (1.0 + rest) + 0.0 * log_sum
+        if target >= 0:
+            logit = state[TARGET_LOGIT]
+            entry = -(own_weight + smoothed)
+            if gap < np.inf:
+                entry = _target_gradient(
+                    rest, np.exp(-gap), logit == state[MAX], own_weight, smoothed, c, z_term
+                )
+                if softcap:
+                    entry /= np.cosh(logit * option[INNER]) ** 2
+            coefficients[TARGET] = share * entry + 0.0 * log_sum
+
+    return coefficients_of
 
 
 @cache
@@ -316,14 +358,17 @@ def _emit(storage, softcap, weights, soft, into):
                 g -= share * weight(y, w, k, alpha, beta)
             buffer[k] = store(slope * g) if softcap else store(g)
 
-    @helper(EXACT)
+    @template
     def emit(x, y, w, base, target, coefficients, option, out, buffer, stream):
         for lo in range(0, x.size, BUFFER):
-            hi = min(lo + BUFFER, x.size)
-            block(x[lo:hi], y[lo:hi], w[base + lo : base + hi], coefficients, option, buffer)
+            hi = lo + BUFFER if lo + BUFFER < x.size else x.size
+            block(
+                part(x, lo, hi), part(y, lo, hi), part(w, base + lo, base + hi), coefficients,
+                option, buffer,
+            )  # fmt: skip
             if lo <= target - base < hi:
                 buffer[target - base - lo] = store(real(coefficients[TARGET]))
-            copy_out(buffer, out[lo:hi], stream)
+            copy_out(buffer, part(out, lo, hi), stream)
 
     return emit
 
@@ -335,7 +380,8 @@ def copy_out(buffer, out, stream):
     if stream:
         item = buffer.itemsize
         address, source = out.ctypes.data, buffer.ctypes.data
-        head = min((-address % 64) // item, size)
+        head = (-address % 64) // item
+        head = head if head < size else size
         for k in range(head):
             out[k] = buffer[k]
         lines = (size - head) * item // 64
@@ -343,7 +389,7 @@ def copy_out(buffer, out, stream):
             at = head * item + line * 64
             vmath.stream_64(address + at, source + at)
         begin = head + lines * 64 // item
-    rest, source_rest = out[begin:], buffer[begin:size]
+    rest, source_rest = part(out, begin, size), part(buffer, begin, size)
     for k in range(rest.size):
         rest[k] = source_rest[k]
 
@@ -360,10 +406,10 @@ def states(storage, softcap, weights, soft, statistics):
     def read_rows(x, starts, width, base, y, y_starts, w, targets, elsewhere, active, option, state):
         for i in range(starts.size):
             if active[i] != 0.0:
-                own = y[y_starts[i] : y_starts[i] + width] if y_starts.size else y
+                own = part(y, y_starts[i], y_starts[i] + width) if y_starts.size else part(y, 0, 0)
                 row(
-                    x[starts[i] : starts[i] + width], own, w, base, targets[i],
-                    elsewhere[i] if elsewhere.size else np.nan, option, state[i],
+                    part(x, starts[i], starts[i] + width), own, w, base, targets[i],
+                    elsewhere[i] if elsewhere.size else np.nan, option, row_of(state, i),
                 )  # fmt: skip
 
     return read_rows
@@ -371,17 +417,33 @@ def states(storage, softcap, weights, soft, statistics):
 
 @cache
 def finishes(softcap):
-    """Kernel: losses and gradient coefficients from states."""
+    """Kernel: losses from states."""
     finish = _finish(softcap)
 
     @kernel(softcap)
-    def finish_rows(state, targets, active, w, option, losses, coefficients):
+    def finish_rows(state, targets, active, w, option, losses):
         for i in range(losses.size):
             losses[i] = 0.0
             if active[i] != 0.0:
-                losses[i] = finish(state[i], targets[i], active[i], w, option, coefficients[i])
+                losses[i] = finish(row_of(state, i), targets[i], active[i], w, option)
 
     return finish_rows
+
+
+@cache
+def gradient_coefficients(softcap):
+    """Kernel: coefficients of gradients from states."""
+    coefficients_of = _coefficients(softcap)
+
+    @kernel(softcap)
+    def write_coefficients(state, targets, active, w, option, coefficients):
+        for i in range(targets.size):
+            if active[i] != 0.0:
+                coefficients_of(
+                    row_of(state, i), targets[i], active[i], w, option, row_of(coefficients, i)
+                )
+
+    return write_coefficients
 
 
 @cache
@@ -396,14 +458,14 @@ def gradients(storage, softcap, weights, soft, into):
     ):  # fmt: skip
         buffer = np.empty(BUFFER, out.dtype)
         for i in range(starts.size):
-            target_row = out[out_starts[i] : out_starts[i] + width]
+            target_row = part(out, out_starts[i], out_starts[i] + width)
             if active[i] == 0.0:
                 target_row[:] = 0
                 continue
-            own = y[y_starts[i] : y_starts[i] + width] if y_starts.size else y
+            own = part(y, y_starts[i], y_starts[i] + width) if y_starts.size else part(y, 0, 0)
             emit(
-                x[starts[i] : starts[i] + width], own, w, base, targets[i],
-                coefficients[i], option, target_row, buffer, stream,
+                part(x, starts[i], starts[i] + width), own, w, base, targets[i],
+                row_of(coefficients, i), option, target_row, buffer, stream,
             )  # fmt: skip
         vmath.fence()
 
@@ -414,6 +476,7 @@ def gradients(storage, softcap, weights, soft, into):
 def losses_and_gradients(storage, softcap, weights, soft):
     """Kernel: the three steps a row at a time, so that the second reading finds it in cache."""
     row, finish = _row(storage, softcap, weights, soft, False), _finish(softcap)
+    coefficients_of = _coefficients(softcap)
     emit = _emit(storage, softcap, weights, soft, storage)
 
     @kernel(storage, softcap, weights, soft)
@@ -425,16 +488,17 @@ def losses_and_gradients(storage, softcap, weights, soft):
         state, coefficients = np.empty(STATE), np.empty(COEFFICIENTS)
         for i in range(starts.size):
             losses[i] = 0.0
-            target_row = out[out_starts[i] : out_starts[i] + width]
+            target_row = part(out, out_starts[i], out_starts[i] + width)
             if active[i] == 0.0:
                 target_row[:] = 0
                 continue
             state[:] = 0.0
             state[MAX], state[REST] = -np.inf, -1.0
-            logits = x[starts[i] : starts[i] + width]
-            own = y[y_starts[i] : y_starts[i] + width] if y_starts.size else y
+            logits = part(x, starts[i], starts[i] + width)
+            own = part(y, y_starts[i], y_starts[i] + width) if y_starts.size else part(y, 0, 0)
             row(logits, own, w, 0, targets[i], np.nan, option, state)
-            losses[i] = finish(state, targets[i], active[i], w, option, coefficients)
+            losses[i] = finish(state, targets[i], active[i], w, option)
+            coefficients_of(state, targets[i], active[i], w, option, coefficients)
             emit(
                 logits, own, w, 0, targets[i], coefficients, option, target_row, buffer, stream
             )
@@ -479,7 +543,7 @@ def merges(softcap, storage):
             for p in range(parts.shape[0]):
                 s = parts[p, i]
                 absorb(
-                    state[i], s[MAX], s[REST], s[ENTROPY], s[LINEAR], s[WEIGHT], s[ARGMAX], s[RANK],
+                    row_of(state, i), s[MAX], s[REST], s[ENTROPY], s[LINEAR], s[WEIGHT], s[ARGMAX], s[RANK],
                     option,
                 )  # fmt: skip
                 state[i, TARGET_LOGIT] = s[TARGET_LOGIT]
@@ -497,7 +561,8 @@ def log_softmaxes(storage):
     def write_rows(x, starts, width, inverse_t, reference, log_sum, out, out_starts):
         scale = real(inverse_t)
         for i in range(starts.size):
-            logits, target_row = x[starts[i] : starts[i] + width], out[out_starts[i] : out_starts[i] + width]
+            logits = part(x, starts[i], starts[i] + width)
+            target_row = part(out, out_starts[i], out_starts[i] + width)
             ref, log = real(reference[i]), real(log_sum[i])
             for k in range(width):
                 target_row[k] = (load(logits[k]) - ref) * scale - log

@@ -20,10 +20,12 @@ from fastinfo.cpu.row_kernels import PIECE
 from fastinfo.engine import get_num_threads, run
 
 # Elements of logits that a thread takes at a time, and rows, whose states it then holds.
-CHUNK = 1 << 20
+CHUNK = 1 << 23
 CHUNK_ROWS = 4096
-# A row's gradient of more than this many bytes is written past the caches.
-STREAM_BYTES = 1 << 18
+# Elements of a tile that rows not readable in place are copied to.
+TILE = 1 << 20
+# A gradient of more than this many bytes is written past the caches, in place too.
+STREAM_BYTES = 1 << 23
 # Figures of `statistics`: in the order of `SoftmaxStatistics`.
 REAL_FIGURES = (kernels.MAXIMUM, kernels.LOG_SUM, kernels.LOGSUMEXP, kernels.ENTROPY_OF_ROW)
 LOGSUMEXP, ARGMAX = kernels.LOGSUMEXP, kernels.ARGMAX_OF_ROW
@@ -80,10 +82,15 @@ class Problem:
         return "uniform" if self.class_weight is None else "shared"
 
     @property
+    def capped(self) -> bool:
+        """Whether the logits have a softcap."""
+        return self.options.softcap is not None
+
+    @property
     def variant(self) -> tuple:
         """What the kernels are compiled for."""
         soft = self.soft.storage if self.soft is not None else "float32"
-        return self.logits.storage, self.options.softcap is not None, self.weights, soft
+        return self.logits.storage, self.capped, self.weights, soft
 
     @cached_property
     def row_targets(self) -> np.ndarray:
@@ -142,8 +149,14 @@ def losses(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
     elif problem.by_rows and target is not None and not target.copied:
         _fused(problem, target, result)
     else:
-        coefficients = _finish(problem, 0, result.size, _by_stretches(problem), result)
+        state = _by_stretches(problem)
+        _finish(problem, 0, result.size, state, result)
         if target is not None:
+            coefficients = np.empty((result.size, kernels.COEFFICIENTS))
+            kernels.gradient_coefficients(problem.capped)(
+                state, problem.row_targets, problem.row_weights, problem.class_weights,
+                problem.options.array, coefficients,
+            )  # fmt: skip
             _emit(problem, coefficients, target)
     return result
 
@@ -151,7 +164,7 @@ def losses(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
 def statistics(problem: Problem) -> np.ndarray:
     """Return the figures of each row, one row of the result a figure (see `row_kernels`)."""
     figures = np.empty((kernels.FIGURES, problem.logits.count))
-    summarise = kernels.summaries(problem.options.softcap is not None)
+    summarise = kernels.summaries(problem.capped)
 
     def keep(lo: int, hi: int, state: np.ndarray) -> None:
         summarise(state, problem.row_targets[lo:hi], problem.options.array, figures[:, lo:hi])
@@ -217,22 +230,19 @@ def _read(problem: Problem, lo: int, hi: int, begin: int, end: int) -> np.ndarra
     return state
 
 
-def _finish(problem: Problem, lo: int, hi: int, state: np.ndarray, result: np.ndarray) -> np.ndarray:
-    """Write the losses of the rows [lo, hi); return the coefficients of their gradients."""
-    coefficients = np.empty((hi - lo, kernels.COEFFICIENTS))
-    kernels.finishes(problem.options.softcap is not None)(
+def _finish(problem: Problem, lo: int, hi: int, state: np.ndarray, result: np.ndarray) -> None:
+    """Write the losses of the rows [lo, hi)."""
+    kernels.finishes(problem.capped)(
         state, problem.row_targets[lo:hi], problem.row_weights[lo:hi], problem.class_weights,
-        problem.options.array, result[lo:hi], coefficients,
+        problem.options.array, result[lo:hi],
     )  # fmt: skip
-    return coefficients
 
 
 def _fused(problem: Problem, target: Rows, result: np.ndarray) -> None:
     """Read, finish and write a row at a time."""
     read_and_write = kernels.losses_and_gradients(*problem.variant)
     memory, out_starts = target.memory
-    in_place = np.may_share_memory(problem.logits.data, target.data)
-    stream = not in_place and target.width * memory.itemsize >= STREAM_BYTES
+    stream = target.data.nbytes >= STREAM_BYTES
 
     def task(lo: int, hi: int) -> None:
         logits, starts, width, y, y_starts = problem.stretch(lo, hi, 0, problem.logits.width)
@@ -250,7 +260,7 @@ def _fused(problem: Problem, target: Rows, result: np.ndarray) -> None:
 
 def _stretches(rows: Rows) -> list[tuple[int, int, int, int]]:
     """Cut rows into tasks (lo, hi, begin, end); pieces of a row end where the kernels' do."""
-    group = max(1, CHUNK // min(rows.width, PIECE))
+    group = max(1, TILE // min(rows.width, PIECE))
     return [
         (lo, min(lo + group, rows.count), begin, min(begin + PIECE, rows.width))
         for lo in range(0, rows.count, group)
@@ -272,8 +282,7 @@ def _by_stretches(problem: Problem) -> np.ndarray:
 
     run(task, len(tasks), 1)
     state = _fresh(rows.count)
-    storage, capped, *_ = problem.variant
-    kernels.merges(capped, storage)(parts, problem.options.array, state)
+    kernels.merges(problem.capped, rows.storage)(parts, problem.options.array, state)
     return state
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
 
 from fastinfo.engine import EXACT, helper
 
@@ -64,6 +65,49 @@ def maximum(context, a, b):
         return builder.call(function, arguments, fastmath=("nnan", "nsz"))
 
     return a(a, a), generate
+
+
+def _view(context, builder, kind, array, offset, size):
+    source = make_array(kind)(context, builder, array)
+    view = make_array(types.Array(kind.dtype, 1, "C", not kind.mutable))(context, builder)
+    populate_array(
+        view,
+        data=builder.gep(source.data, [offset]),
+        shape=[size],
+        strides=[source.itemsize],
+        itemsize=source.itemsize,
+        meminfo=None,
+    )
+    return view._getvalue()
+
+
+@intrinsic
+def part(context, x, lo, hi):
+    """Return x[lo:hi] of a one-dimensional array, unchecked and without counting references.
+
+    A slice counts them with atomic operations, 5 ns each; ten slices a row of 1000 halve the speed.
+    """
+    kind = types.Array(x.dtype, 1, "C", not x.mutable)
+
+    def generate(context, builder, signature, arguments):
+        size = builder.sub(arguments[2], arguments[1])
+        return _view(context, builder, x, arguments[0], arguments[1], size)
+
+    return kind(x, types.intp, types.intp), generate
+
+
+@intrinsic
+def row_of(context, x, i):
+    """Return x[i] of a contiguous two-dimensional array, like `part`."""
+    kind = types.Array(x.dtype, 1, "C", not x.mutable)
+
+    def generate(context, builder, signature, arguments):
+        array = make_array(x)(context, builder, arguments[0])
+        width = builder.extract_value(array.shape, 1)
+        offset = builder.mul(arguments[1], width)
+        return _view(context, builder, x, arguments[0], offset, width)
+
+    return kind(x, types.intp), generate
 
 
 @intrinsic
