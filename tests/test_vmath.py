@@ -1,0 +1,96 @@
+"""Errors of the polynomials, and the 16-bit conversions, against NumPy in float64."""
+
+import ml_dtypes
+import numba
+import numpy as np
+import pytest
+
+from benchmarks.ulp import FUNCTIONS, every_float32, largest_error
+from fastinfo.cpu import vmath
+
+
+def over_array(function, dtype):
+    @numba.njit(error_model="numpy")
+    def fill(x, out):
+        for k in range(x.size):
+            out[k] = function(x[k])
+        return out
+
+    return lambda x: fill(x, np.empty(x.size, dtype))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_error_stays_below_what_the_table_promises(name, rng):
+    row = FUNCTIONS[name]
+    x = row.sample(rng, 200_000)
+    assert largest_error(row, x)[0] <= row.bound
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", [n for n, row in FUNCTIONS.items() if row.dtype == "float32"])
+def test_every_float32(name):
+    row = FUNCTIONS[name]
+    assert max(largest_error(row, x)[0] for x in every_float32(row)) <= row.bound
+
+
+def test_exp2_at_its_ends():
+    x = np.array([-np.inf, -1e30, -127, -126, 0, 1, np.nan], np.float32)
+    expected = [0, 0, 0, 2.0**-126, 1, 2, np.nan]
+    np.testing.assert_array_equal(over_array(vmath.single.exp2, np.float32)(x), expected)
+    x = np.array([-np.inf, -1e300, -1023, -1022, 0, 1, np.nan])
+    expected = [0, 0, 0, 2.0**-1022, 1, 2, np.nan]
+    np.testing.assert_array_equal(over_array(vmath.double.exp2, np.float64)(x), expected)
+
+
+def test_log_at_its_ends():
+    x = np.array([0.0, 1.0, np.inf, -1.0, np.nan, 5e-324, 1e-310])
+    expected = [-np.inf, 0.0, np.inf, np.nan, np.nan, np.log(5e-324), np.log(1e-310)]
+    np.testing.assert_allclose(over_array(vmath.double.log, np.float64)(x), expected, rtol=3e-16)
+
+
+@pytest.mark.parametrize("arithmetic", [vmath.single, vmath.double])
+def test_tile_logarithms_of_zero_are_finite(arithmetic):
+    for function in (arithmetic.log_normal, arithmetic.log_in_units):
+        assert np.isfinite(over_array(function, arithmetic.real)(np.zeros(1, arithmetic.real))[0])
+
+
+@pytest.mark.parametrize(
+    ("p", "q"), [(1, 2), (1e-310, 1.0), (1.0, 5e-324), (0.3, 0.3), (3.0, 2.0), (1e300, 1e-300)]
+)
+def test_log_ratio(p, q):
+    log_ratio, atanh_tail = vmath.double.log_ratio, vmath.double.atanh_tail
+
+    @numba.njit(error_model="numpy")
+    def log_of_ratio(p, q):
+        n, s = log_ratio(p, q)
+        return n * np.log(2.0) + 2.0 * s + 2.0 * s * s * s * atanh_tail(s * s)
+
+    expected = np.log(np.longdouble(p)) - np.log(np.longdouble(q))
+    assert log_of_ratio(float(p), float(q)) == pytest.approx(float(expected), rel=1e-15, abs=0)
+
+
+@pytest.mark.parametrize(
+    ("widen", "dtype"),
+    [(vmath.widen_float16, np.float16), (vmath.widen_bfloat16, ml_dtypes.bfloat16)],
+)
+def test_widening_every_16_bit_word(widen, dtype):
+    words = np.arange(1 << 16, dtype=np.uint16)
+    np.testing.assert_array_equal(
+        over_array(widen, np.float32)(words), words.view(dtype).astype(np.float32)
+    )
+
+
+@pytest.mark.parametrize(
+    ("narrow", "dtype"),
+    [(vmath.narrow_float16, np.float16), (vmath.narrow_bfloat16, ml_dtypes.bfloat16)],
+)
+def test_narrowing_rounds_to_nearest_even(narrow, dtype, rng):
+    anything = rng.integers(0, 2**32, 1_000_000, dtype=np.uint32).view(np.float32)
+    edges = np.float32([65504, 65519.99, 65520, 65536, 2**-24, 2**-25, 2**-25 * 1.01, -0.0, 6.1e-5])
+    x = np.concatenate([anything, edges])
+    words = over_array(narrow, np.uint16)(x)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = x.astype(dtype)
+    np.testing.assert_array_equal(
+        words.view(dtype).astype(np.float32), expected.astype(np.float32)
+    )
