@@ -103,10 +103,15 @@ def every_float32(row: Function, step: int = 1 << 24) -> Iterator[np.ndarray]:
 def main() -> None:
     """Measure all, print the table and write it into docs/accuracy.md."""
     rng = np.random.default_rng(0)
-    lines = ["| function | used in | arguments tried | largest error, ULP | at |", "|---|---|---|---|---|"]
+    lines = [
+        "| function | used in | arguments tried | largest error, ULP | at |",
+        "|---|---|---|---|---|",
+    ]
     for name, row in FUNCTIONS.items():
         exhaustive = row.dtype == "float32"
-        pieces = every_float32(row) if exhaustive else (row.sample(rng, 1_000_000) for _ in range(10))
+        pieces = (
+            every_float32(row) if exhaustive else (row.sample(rng, 1_000_000) for _ in range(10))
+        )
         count, worst = 0, (0.0, 0.0)
         for x in pieces:
             count, worst = count + x.size, max(worst, largest_error(row, x))

@@ -1,7 +1,7 @@
-"""Array kinds in and out, dtype rules, validation. Every error text about an argument is made here.
+"""Array kinds in and out, dtype rules, and rows as kernels read them.
 
-An argument becomes a `Source`: its memory seen through NumPy without a copy, 16-bit floats as words,
-and what is needed to give a result back as the caller's kind of array.
+An argument becomes a `Source`: its memory seen through NumPy without a copy, 16-bit floats as
+words, and what is needed to give a result back as the caller's kind of array.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def _from_dlpack(name: str, x: Any, kind: str) -> np.ndarray:
     if getattr(x, "requires_grad", False):
         if sys.modules[kind].is_grad_enabled():
             raise TypeError(
-                f"{name} requires grad, and fastinfo's functions record no graph: use fastinfo.torch"
-                f", or call inside torch.no_grad(), or pass {name}.detach()"
+                f"{name} requires grad, and fastinfo's functions record no graph: use "
+                f"fastinfo.torch, or call inside torch.no_grad(), or pass {name}.detach()"
             )
         x = x.detach()
     if kind == "torch":  # `numpy` keeps the memory writable, which `np.from_dlpack` may not
@@ -117,7 +117,9 @@ def _from_sequence(name: str, x: Any) -> np.ndarray:
     try:
         return np.asarray(x)
     except ValueError as error:
-        raise ValueError(f"{name} must be an array or a rectangular nested sequence: {error}") from None
+        raise ValueError(
+            f"{name} must be an array or a rectangular nested sequence: {error}"
+        ) from None
 
 
 def same_device(*sources: Source | None) -> None:
@@ -169,7 +171,12 @@ def give(result: np.ndarray, like: Source, dtype: str | None = None) -> Any:
 
 
 def output(
-    name: str, out: Any, shape: tuple[int, ...], dtype: str, inputs: Sequence[Source], alias: Source | None
+    name: str,
+    out: Any,
+    shape: tuple[int, ...],
+    dtype: str,
+    inputs: Sequence[Source],
+    alias: Source | None,
 ) -> np.ndarray:
     """Check a caller's buffer and return its memory; it may be `alias` itself, no other input."""
     target = read(name, out)
@@ -202,7 +209,7 @@ def _same_memory(a: np.ndarray, b: np.ndarray) -> bool:
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
     try:
-        return np.shares_memory(a, b, max_work=100_000)
+        return bool(np.shares_memory(a, b, max_work=100_000))  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 
@@ -233,7 +240,9 @@ class Rows:
         item = data.dtype.itemsize
         dense = data.shape[-1] <= 1 or data.strides[-1] == item
         whole = data.flags.aligned and all(stride % item == 0 for stride in data.strides)
-        return cls(data, storage, not (dtype == storage and data.dtype.isnative and dense and whole))
+        return cls(
+            data, storage, not (dtype == storage and data.dtype.isnative and dense and whole)
+        )
 
     @property
     def width(self) -> int:
@@ -279,10 +288,10 @@ class Rows:
                 np.copyto(part, source, casting="unsafe")
         return read_only(tile.ravel()), np.arange(hi - lo) * (end - begin)
 
-    def blocks(self, lo: int, hi: int) -> Iterator[tuple[slice, tuple[int | slice, ...]]]:
+    def blocks(self, lo: int, hi: int) -> Iterator[tuple[slice, tuple]]:
         """Cut the rows [lo, hi) into runs along the last leading axis: where from lo, and where."""
         if not self.shape:
-            yield slice(0, 1), (np.newaxis,)  # type: ignore[misc]
+            yield slice(0, 1), (np.newaxis,)
             return
         i, inner = lo, self.shape[-1]
         while i < hi:

@@ -87,7 +87,9 @@ class Measure:
 
 _JS_TILES = (
     Tile(formulas.weighted, formulas.js_tile_term, formulas.js_tile_row, -1.0, in_units=True),
-    Tile(formulas.weighted_ratio, formulas.js_centred_tile_term, formulas.js_centred_tile_row, -1.0),
+    Tile(
+        formulas.weighted_ratio, formulas.js_centred_tile_term, formulas.js_centred_tile_row, -1.0
+    ),
 )
 _KL_PRODUCT = Product(
     formulas.same_of, formulas.log_of, formulas.kl_row, formulas.cross_entropy_column
@@ -100,9 +102,7 @@ _HELLINGER_PRODUCT = Product(
 )
 
 _ROWS = (
-    Measure(
-        "cross_entropy", term=formulas.cross_entropy_term, product=_CROSS_ENTROPY_PRODUCT
-    ),
+    Measure("cross_entropy", term=formulas.cross_entropy_term, product=_CROSS_ENTROPY_PRODUCT),
     Measure(
         "kl_divergence",
         term=formulas.kl_bin,

@@ -48,7 +48,9 @@ def integer(name: str, value: Any) -> int:
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
 
 
-def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, rule: str = "") -> float:
+def number(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf, rule: str = ""
+) -> float:
     """Return a finite number in [low, high]; `rule` tells what it must be."""
     try:
         x = float(value)
@@ -76,7 +78,9 @@ def logarithm_of(base: Any) -> float:
 def some(names: str, shape: tuple[int, ...], axis: int, what: str) -> None:
     """ValueError if there are no classes or bins along `axis`."""
     if shape[axis] == 0:
-        raise ValueError(f"{names} must have at least one {what} along axis {axis}, got shape {shape}")
+        raise ValueError(
+            f"{names} must have at least one {what} along axis {axis}, got shape {shape}"
+        )
 
 
 def where(index: np.ndarray | tuple, what: str = "row") -> str:
@@ -87,7 +91,14 @@ def where(index: np.ndarray | tuple, what: str = "row") -> str:
     return f" at {what} {position[0] if len(position) == 1 else position}"
 
 
-def refuse(name: str, rule: str, values: np.ndarray, bad: np.ndarray, error: type[Exception], what: str = "row") -> None:
+def refuse(
+    name: str,
+    rule: str,
+    values: np.ndarray,
+    bad: np.ndarray,
+    error: type[Exception],
+    what: str = "row",
+) -> None:
     """Raise `error` for the first true entry of `bad`."""
     if bad.any():
         first = np.unravel_index(int(np.argmax(bad)), bad.shape)
@@ -104,7 +115,13 @@ def targets_of(source: Source, classes: int, ignore_index: int) -> np.ndarray:
     values = source.data
     ignored = values == ignore_index
     bad = ~ignored & ((values < 0) | (values >= classes))
-    refuse(source.name, f"in [0, {classes}) or equal ignore_index={ignore_index}", values, bad, IndexError)
+    refuse(
+        source.name,
+        f"in [0, {classes}) or equal ignore_index={ignore_index}",
+        values,
+        bad,
+        IndexError,
+    )
     return np.where(ignored, -1, values).astype(np.int64).ravel()
 
 
@@ -116,7 +133,14 @@ def weights_of(name: str, value: Any, shape: tuple[int, ...], what: str) -> np.n
     if source.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {source.shape}")
     weights = np.array(source.values(), np.float64)
-    refuse(name, "finite and at least 0", weights, ~(np.isfinite(weights) & (weights >= 0)), ValueError, what)
+    refuse(
+        name,
+        "finite and at least 0",
+        weights,
+        ~(np.isfinite(weights) & (weights >= 0)),
+        ValueError,
+        what,
+    )
     return weights
 
 
@@ -132,5 +156,12 @@ def share_of_first(weights: Any) -> float:
     values = np.asarray(weights, dtype=np.float64)
     if values.shape != (2,):
         raise ValueError(f"weights must be two numbers, got {weights!r}")
-    refuse("weights", "positive and finite", values, ~((values > 0) & np.isfinite(values)), ValueError, "position")
+    refuse(
+        "weights",
+        "positive and finite",
+        values,
+        ~((values > 0) & np.isfinite(values)),
+        ValueError,
+        "position",
+    )
     return float(values[0] / values.sum())

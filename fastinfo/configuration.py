@@ -8,7 +8,7 @@ from types import TracebackType
 _check: ContextVar[bool] = ContextVar("check", default=False)
 
 
-class config:  # noqa: N801  (reads as the function that it is to its callers)
+class config:
     """Set an option for this context; as a context manager, until its end.
 
     Parameters
@@ -38,6 +38,9 @@ class config:  # noqa: N801  (reads as the function that it is to its callers)
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         _check.reset(self._token)

@@ -59,15 +59,15 @@ def kernel(*key: object) -> Callable[[Callable], Any]:
         directory = cache_directory()
         if directory is not None and isinstance(compiled, dispatcher.Dispatcher):
             name = "-".join([function.__module__.removeprefix("fastinfo."), function.__name__])
-            compiled._cache = KernelCache(directory, f"{name}-{'-'.join(map(str, key))}")
+            compiled._cache = KernelCache(  # type: ignore[attr-defined]
+                directory, f"{name}-{'-'.join(map(str, key))}"
+            )
         return compiled
 
     return decorate
 
 
-def formula(
-    function: Callable, mathematics: object = None, flags: frozenset[str] = EXACT
-) -> Any:
+def formula(function: Callable, mathematics: object = None, flags: frozenset[str] = EXACT) -> Any:
     """Compile a plain function of `formulas.py`, its `log`, `exp`, ... taken from `mathematics`."""
     scope = dict(function.__globals__)
     for name in function.__code__.co_names:
@@ -84,7 +84,7 @@ def formula(
 @cache
 def cache_directory() -> Path | None:
     """Folder of the compiled kernels of this version, on this processor; None if it is off."""
-    if os.environ.get("FASTINFO_CACHE", "1") == "0" or config.DISABLE_JIT:
+    if os.environ.get("FASTINFO_CACHE", "1") == "0" or config.DISABLE_JIT:  # type: ignore[attr-defined]
         return None
     base = os.environ.get("FASTINFO_CACHE_DIR") or _user_cache()
     folder = Path(base) / _fingerprint()
@@ -253,7 +253,9 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def run(task: Callable[[int, int], None], n: int, step: int, progress: Callable | None = None) -> None:
+def run(
+    task: Callable[[int, int], None], n: int, step: int, progress: Callable | None = None
+) -> None:
     """Call ``task(lo, hi)`` over [0, n) in pieces of `step`, on all threads.
 
     Threads take the next piece when they are done with one, so an uneven load evens out; what is

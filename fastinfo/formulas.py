@@ -67,7 +67,7 @@ def softmax_cross_entropy(log_sum, offset, gap, target_weight, a, c, z_loss, inv
 
 
 def target_gradient(r, w, is_maximum, target_weight, c_target, c, z_term):
-    """W p_y - c_y of the target's class without cancellation: p_y - 1 is -(sum of the others) / sum."""
+    """W p_y - c_y of the target's class: p_y - 1 is -(sum of the others) / sum, uncancelled."""
     others = r if is_maximum else 1.0 + r - w
     return (z_term * w - (target_weight + c) * others) / (1.0 + r) + (c - c_target)
 
@@ -102,7 +102,7 @@ def cross_entropy_term(p, q, weight):
 
 
 def kl_term(p, q):
-    """P log(p / q) - p + q: never negative, and exact to the last digits where p is near q.
+    """p log(p / q) - p + q: never negative, and exact to the last digits where p is near q.
 
     With s = (p - q) / (p + q), log(p / q) = 2 atanh(s) and the term is
     (p + q) s² (1 + s (1 + s) (1/3 + s²/5 + ...)): no difference of like numbers.
@@ -124,7 +124,7 @@ def kl_bin(p, q, weight):
 
 
 def relative_entropy_term(p, q, weight):
-    """P log(p / q), as it stands, for rows that are not normalised."""
+    """p log(p / q), as it stands, for rows that are not normalised."""
     if p == 0.0:
         return 0.0 * q
     if q == 0.0:
@@ -158,7 +158,7 @@ def hellinger_term(p, q, weight):
 
 
 def same_of(p):
-    """p."""
+    """P."""
     return p
 
 
@@ -173,7 +173,7 @@ def root_of(p):
 
 
 def kl_row(p, f_mean, g_mean):
-    """p log p - p mean(log q)."""
+    """P log p - p mean(log q)."""
     return 0.0 if p == 0.0 else p * (log(p) - g_mean)
 
 
@@ -212,13 +212,13 @@ def weighted(p, r, weight):
 
 
 def js_tile_term(a, b, r):
-    """m log m of the mean m = a + b, in units of the arithmetic."""
+    """M log m of the mean m = a + b, in units of the arithmetic."""
     m = a + b
     return m * log_in_units(m)
 
 
 def js_tile_row(a, r, weight):
-    """weight p log p, of p as the tile reads it."""
+    """Weight p log p, of p as the tile reads it."""
     return 0.0 if a == 0.0 else a * log(a / weight)
 
 
@@ -228,18 +228,18 @@ def weighted_ratio(p, r, weight):
 
 
 def js_centred_tile_term(a, b, r):
-    """r (t log t - t + 1), t the mean over r: Σ r g(p / r) differs from Σ p log p by what cancels."""
+    """r (t log t - t + 1), t the mean over r: this differs from m log m by what cancels."""
     t = a + b
     return r * (t * log_normal(t) - (t - one))
 
 
 def js_centred_tile_row(a, r, weight):
-    """weight r (t log t - t + 1) of t = p / r as the tile reads it."""
+    """Weight r (t log t - t + 1) of t = p / r as the tile reads it."""
     return weight * r * kl_term(a / weight, 1.0)
 
 
 def difference(p, r, weight):
-    """p - r."""
+    """P - r."""
     return p - r
 
 

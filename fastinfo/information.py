@@ -14,7 +14,12 @@ from fastinfo.dispatch import home
 
 
 def entropy(
-    p: Any, *, base: float | None = None, axis: int = -1, keepdims: bool = False, normalize: bool = True
+    p: Any,
+    *,
+    base: float | None = None,
+    axis: int = -1,
+    keepdims: bool = False,
+    normalize: bool = True,
 ) -> Any:
     r"""Shannon entropy, :math:`-\sum_k p_k \log p_k`.
 
@@ -61,7 +66,13 @@ def entropy(
 
 
 def cross_entropy(
-    p: Any, q: Any, *, base: float | None = None, axis: int = -1, keepdims: bool = False, normalize: bool = True
+    p: Any,
+    q: Any,
+    *,
+    base: float | None = None,
+    axis: int = -1,
+    keepdims: bool = False,
+    normalize: bool = True,
 ) -> Any:
     r"""Cross-entropy, :math:`-\sum_k p_k \log q_k`.
 
@@ -101,7 +112,13 @@ def cross_entropy(
 
 
 def kl_divergence(
-    p: Any, q: Any, *, base: float | None = None, axis: int = -1, keepdims: bool = False, normalize: bool = True
+    p: Any,
+    q: Any,
+    *,
+    base: float | None = None,
+    axis: int = -1,
+    keepdims: bool = False,
+    normalize: bool = True,
 ) -> Any:
     r"""Kullback-Leibler divergence, :math:`\sum_k p_k \log(p_k / q_k)`.
 
@@ -148,7 +165,7 @@ def js_divergence(
     keepdims: bool = False,
     normalize: bool = True,
 ) -> Any:
-    r"""Jensen-Shannon divergence, :math:`w_1 KL(p, m) + w_2 KL(q, m)` with :math:`m = w_1 p + w_2 q`.
+    r"""Jensen-Shannon divergence, :math:`w_1 KL(p, m) + w_2 KL(q, m)`, :math:`m = w_1 p + w_2 q`.
 
     Parameters
     ----------
@@ -190,14 +207,20 @@ def js_divergence(
 
 
 def js_distance(
-    p: Any, q: Any, *, base: float | None = None, axis: int = -1, keepdims: bool = False, normalize: bool = True
+    p: Any,
+    q: Any,
+    *,
+    base: float | None = None,
+    axis: int = -1,
+    keepdims: bool = False,
+    normalize: bool = True,
 ) -> Any:
     r"""Jensen-Shannon distance, :math:`\sqrt{JS(p, q)}`, a metric.
 
     Parameters
     ----------
     p, q, base, axis, keepdims, normalize
-        As for `cross_entropy`; `base` is applied before the root, as SciPy's ``jensenshannon`` does.
+        As for `cross_entropy`; `base` is applied before the root, as in SciPy.
 
     Returns
     -------
@@ -302,12 +325,21 @@ def total_variation(
 
 
 def _two(
-    name: str, p: Any, q: Any, base: float | None, axis: int, keepdims: bool, normalize: bool, parameter: float = 0.5
+    name: str,
+    p: Any,
+    q: Any,
+    base: float | None,
+    axis: int,
+    keepdims: bool,
+    normalize: bool,
+    parameter: float = 0.5,
 ) -> Any:
     sources = [read("p", p), read("q", q)]
     same_device(*sources)
     row = MEASURES[name]
-    return _measure(row.term_for(normalize), row.finish, sources, base, axis, keepdims, normalize, parameter)
+    return _measure(
+        row.term_for(normalize), row.finish, sources, base, axis, keepdims, normalize, parameter
+    )
 
 
 def _measure(
@@ -321,7 +353,7 @@ def _measure(
     parameter: float = 0.5,
 ) -> Any:
     """Σ term over the bins of each row, or pair of rows, divided by log(base) and finished."""
-    unit = 1.0 / checks.logarithm_of(base)
+    unit = checks.logarithm_of(base)
     first, last = sources[0], sources[-1]
     try:
         arrays = np.broadcast_arrays(*(s.data for s in sources))
@@ -349,5 +381,5 @@ def _measure(
 
 
 def divisor(total: np.ndarray, normalize: bool) -> np.ndarray:
-    """What rows are divided by: their sums or 1; NaN for a row that holds inf or NaN."""
+    """Return what rows are divided by: their sums or 1; NaN for a row that holds inf or NaN."""
     return np.where(np.isfinite(total), total if normalize else 1.0, np.nan)

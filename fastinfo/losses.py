@@ -145,7 +145,11 @@ def _cross_entropy(
             f"targets must have shape {rows.shape} (integers) or {x.shape} (probabilities), "
             f"got {y.shape}"
         )
-    classes = None if soft else checks.targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
+    classes = (
+        None
+        if soft
+        else checks.targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
+    )
     weight = checks.weights_of("class_weight", class_weight, (rows.width,), "class")
     active, total = _row_weights(sample_weight, rows, classes, weight, reduction)
     module = home("rows", x.device)
@@ -185,8 +189,10 @@ def _row_weights(
         weights = np.where(classes >= 0, weights, 0.0)
     if reduction != "mean":
         return weights, 1.0
-    weighted = classes is not None and class_weight is not None
-    total = float(np.sum(weights * class_weight[classes] if weighted else weights))
+    counted = weights
+    if classes is not None and class_weight is not None:
+        counted = weights * class_weight[classes]
+    total = float(np.sum(counted))
     shares = weights / total if total else np.where(weights > 0.0, np.nan, 0.0)
     return shares, total
 
@@ -198,10 +204,14 @@ def _reduce(values: np.ndarray, shape: tuple[int, ...], reduction: str, total: f
     return np.asarray(np.sum(values) if total else np.nan)
 
 
-def _gradient_buffer(return_grad: bool, out: Any, x: Source, inputs: list[Source]) -> np.ndarray | None:
+def _gradient_buffer(
+    return_grad: bool, out: Any, x: Source, inputs: list[Source]
+) -> np.ndarray | None:
     if not return_grad:
         if out is not None:
-            raise ValueError("out must be left out unless return_grad=True: it is the gradient's buffer")
+            raise ValueError(
+                "out must be left out unless return_grad=True: it is the gradient's buffer"
+            )
         return None
     if out is None:
         return empty(x.shape, x.storage)
@@ -294,8 +304,8 @@ def softmax_statistics(
 
     Notes
     -----
-    ``target_rank < k`` is top-k accuracy. Rows of only -inf, or with +inf or NaN, are NaN; `max` and
-    `logsumexp` follow SciPy there. Accuracy as for `softmax_cross_entropy`.
+    ``target_rank < k`` is top-k accuracy. Rows of only -inf, or with +inf or NaN, are NaN; `max`
+    and `logsumexp` follow SciPy there. Accuracy as for `softmax_cross_entropy`.
 
     References
     ----------
@@ -328,15 +338,21 @@ def softmax_statistics(
         return give(figures[number].reshape(rows.shape).astype(dtype), x)
 
     real, known = x.result, classes is not None
+    largest, log_sum, lse, entropy = (field(number, real) for number in module.REAL_FIGURES)
     return SoftmaxStatistics(
-        *(field(number, real) for number in module.REAL_FIGURES),
+        largest,
+        log_sum,
+        lse,
+        entropy,
         field(module.ARGMAX, "int64"),
         field(module.LOG_PROB, real) if known else None,
         field(module.RANK, "int64") if known else None,
     )
 
 
-def _options(module: Any, temperature: float, softcap: float | None = None, **weights: float) -> Any:
+def _options(
+    module: Any, temperature: float, softcap: float | None = None, **weights: float
+) -> Any:
     return module.Options(
         checks.positive("temperature", temperature),
         None if softcap is None else checks.positive("softcap", softcap),

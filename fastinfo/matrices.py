@@ -120,7 +120,7 @@ def _parameter(row: Measure, given: dict[str, Any]) -> float:
 def _unit(row: Measure, base: float | None) -> float:
     if base is not None and not row.has_base:
         raise TypeError(f"{row.name} has no parameter 'base'")
-    return 1.0 / checks.logarithm_of(base)
+    return checks.logarithm_of(base)
 
 
 def _sides(module: Any, sources: list[Source], normalize: bool) -> list[Any]:
@@ -153,7 +153,9 @@ def _place(target: np.ndarray, lo: int, band: np.ndarray, condensed: bool) -> No
 
 
 @contextmanager
-def _reporter(progress: bool | Callable[[int, int], object], total: int) -> Iterator[Callable[[int], object]]:
+def _reporter(
+    progress: bool | Callable[[int, int], object], total: int
+) -> Iterator[Callable[[int], object]]:
     """Yield a function of the rows done."""
     if callable(progress):
         yield lambda done: progress(done, total)
@@ -161,7 +163,9 @@ def _reporter(progress: bool | Callable[[int, int], object], total: int) -> Iter
         try:
             from tqdm.auto import tqdm
         except ImportError:
-            raise ImportError('progress=True needs tqdm: pip install "fastinfo[progress]"') from None
+            raise ImportError(
+                'progress=True needs tqdm: pip install "fastinfo[progress]"'
+            ) from None
         with tqdm(total=total, unit="row", disable=None) as bar:
             yield lambda done: bar.update(done - bar.n)
     else:

@@ -229,10 +229,10 @@ def test_broadcasting(rng, name):
     (np.int64, np.float32), (np.int32, np.float16), (np.uint8, bool),
 ])  # fmt: skip
 def test_promotion(rng, dtypes):
-    """The wider dtype decides; integers are float64."""
+    """The wider dtype decides; integers are float64. A kernel is made for each pair of dtypes."""
     left, right = (rng.integers(1, 2 if d is bool else 100, (5, 30)).astype(d) for d in dtypes)
     for p, q in ((left, right), (right, left)):
-        for name in PAIR_MEASURES:
+        for name in ("kl_divergence", "js_distance"):
             check(name, p, q)
 
 

@@ -41,7 +41,7 @@ def test_far_offsets_between_rows(rng):
 @pytest.mark.large
 @pytest.mark.parametrize("dtype", [np.float64, np.float16], ids=["float64", "float16"])
 def test_rows_beyond_two_to_the_31_in_other_functions(rng, dtype):
-    """Minutes of work: every function of rows over 2**31 elements."""
+    """Every function of rows over 2**31 elements: seconds each."""
     row, other = (rng.random(V).astype(dtype) for _ in range(2))
     x, y = repeated(row, N), repeated(other, N)
     targets = np.full(N, V - 1)
@@ -62,7 +62,7 @@ def test_rows_beyond_two_to_the_31_in_other_functions(rng, dtype):
 @pytest.mark.large
 @pytest.mark.parametrize("dtype", [np.float32, np.float16], ids=["float32", "float16"])
 def test_one_row_of_more_than_two_to_the_31_classes(dtype):
-    """A class axis of stride 0 takes the path of strided rows: minutes on one core."""
+    """A class axis of stride 0 takes the path of strided rows: seconds a call."""
     v = 2**31 + 5
     row = np.broadcast_to(np.ones((1, 1), dtype), (1, v))
     for target in (0, v - 1):
@@ -90,7 +90,7 @@ def test_last_class_of_more_than_two_to_the_31():
 
 @pytest.mark.large
 def test_distributions_of_more_than_two_to_the_31_bins():
-    """Uniform rows of stride 0: minutes on one core."""
+    """Uniform rows of stride 0: ten seconds a call."""
     v = 2**31 + 5
     p = np.broadcast_to(np.ones((1, 1), np.float32), (1, v))
     q = np.broadcast_to(np.full((1, 1), 3, np.float32), (1, v))

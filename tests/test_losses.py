@@ -73,10 +73,9 @@ def test_options(rng, name, dtype, v):
 
 
 @pytest.mark.parametrize("dtype", FLOATS[2:], ids=str)
-@pytest.mark.parametrize("name", ["softcap", "everything"])
-def test_options_of_16_bit_logits(rng, name, dtype):
+def test_options_of_16_bit_logits(rng, dtype):
     n, v = 5, 1100
-    options = cases.loss_options(rng, n, v)[name]
+    options = cases.loss_options(rng, n, v)["everything"]
     logits = cases.normal_logits(rng, (n, v), dtype)
     check(logits, rng.integers(0, v, n), **options)
     check(logits, rng.dirichlet(np.ones(v), n), **options)

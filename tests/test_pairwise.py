@@ -354,7 +354,7 @@ def test_nothing(measure):
         assert_same_bits(fastinfo.pairwise(empty, None, measure), np.zeros((0, 0), kind))
 
 
-@pytest.mark.parametrize("measure", PAIR_MEASURES)
+@pytest.mark.parametrize("measure", ["kl_divergence", "js_divergence"])
 @pytest.mark.parametrize("dtypes", [(np.float32, np.float64), (np.float16, cases.BFLOAT16),
                                     (np.int64, np.float32)])  # fmt: skip
 def test_promotion(rng, measure, dtypes):

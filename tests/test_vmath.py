@@ -91,6 +91,4 @@ def test_narrowing_rounds_to_nearest_even(narrow, dtype, rng):
     words = over_array(narrow, np.uint16)(x)
     with np.errstate(over="ignore", invalid="ignore"):
         expected = x.astype(dtype)
-    np.testing.assert_array_equal(
-        words.view(dtype).astype(np.float32), expected.astype(np.float32)
-    )
+    np.testing.assert_array_equal(words.view(dtype).astype(np.float32), expected.astype(np.float32))

@@ -6,12 +6,12 @@ import numpy as np
 
 from fastinfo.cpu import vmath
 from fastinfo.cpu.vmath import part
-from fastinfo.engine import EXACT, SUM, formula, helper, kernel
+from fastinfo.engine import SUM, formula, helper, kernel
 
 
 @helper(frozenset())
 def share(x, total):
-    """x / total, rounded: fused with a difference it would not be 0 between equal rows."""
+    """X / total, rounded: fused with a difference it would not be 0 between equal rows."""
     return x / total
 
 
@@ -68,7 +68,8 @@ def sums(term, storage_p, storage_q):
     def add_rows(p, p_starts, q, q_starts, width, p_total, q_total, parameter, out):
         for i in range(p_starts.size):
             out[i] += add(
-                part(p, p_starts[i], p_starts[i] + width), part(q, q_starts[i], q_starts[i] + width),
+                part(p, p_starts[i], p_starts[i] + width),
+                part(q, q_starts[i], q_starts[i] + width),
                 p_total[i], q_total[i], parameter,
             )  # fmt: skip
 
@@ -77,12 +78,12 @@ def sums(term, storage_p, storage_q):
 
 @cache
 def finishes(finish):
-    """Kernel: finish sums in place, multiplied by `unit` before."""
+    """Kernel: finish sums in place, divided by `unit` before."""
     compiled = formula(finish)
 
     @kernel(finish.__name__)
     def finish_rows(values, unit):
         for i in range(values.size):
-            values[i] = compiled(values[i] * unit)
+            values[i] = compiled(values[i] / unit)
 
     return finish_rows

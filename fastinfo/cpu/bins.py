@@ -59,5 +59,5 @@ def sums(
 
 
 def finish(formula: Callable, values: np.ndarray, unit: float) -> None:
-    """Finish sums in place, multiplied by `unit` before."""
+    """Finish sums in place, divided by `unit` before."""
     kernels.finishes(formula)(values, unit)

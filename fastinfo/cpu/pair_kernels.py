@@ -66,7 +66,12 @@ def factors(function, row, storage, into):
         for i in range(starts.size):
             if valid[i]:
                 rows[i], norms[i] = write(
-                    part(x, starts[i], starts[i] + width), total[i], own_mean, f_mean, g_mean, row_of(out, i)
+                    part(x, starts[i], starts[i] + width),
+                    total[i],
+                    own_mean,
+                    f_mean,
+                    g_mean,
+                    row_of(out, i),
                 )
             else:
                 out[i] = 0.0
@@ -142,7 +147,7 @@ def _settle(term, finish, storage_x, storage_y, into):
     @helper(EXACT)
     def finish_all(values, unit, out):
         for j in range(values.size):
-            out[j] = real(compiled(values[j] * unit))
+            out[j] = real(compiled(values[j] / unit))
 
     @helper(EXACT)
     def settle(values, bounds, p, p_total, y, y_starts, y_totals, width, parameter, unit, out):
@@ -189,8 +194,12 @@ def tiles(term, direct_term, finish, storage_x, storage_y, into):
             for i in range(lo, lo + out.shape[0]):
                 begin = max(first, i) if symmetric else first
                 for j in range(begin, last):
-                    values[j - begin] = a_rows[i] + b_rows[j] + factor * pair(row_of(a, i), row_of(b, j), r)
-                    bounds[j - begin] = np.inf if symmetric and i == j else a_bounds[i] + b_bounds[j]
+                    values[j - begin] = (
+                        a_rows[i] + b_rows[j] + factor * pair(row_of(a, i), row_of(b, j), r)
+                    )
+                    bounds[j - begin] = (
+                        np.inf if symmetric and i == j else a_bounds[i] + b_bounds[j]
+                    )
                 n = last - begin
                 if n > 0:
                     settle(
@@ -235,7 +244,11 @@ def product_finishes(direct_term, finish, storage_x, storage_y, into):
             )  # fmt: skip
             if holes.size:
                 for j in range(values.size):
-                    if holes[j] and values[j] == values[j] and touch(row_of(filled, i), row_of(empty, j)):
+                    if (
+                        holes[j]
+                        and values[j] == values[j]
+                        and touch(row_of(filled, i), row_of(empty, j))
+                    ):
                         values[j] = np.inf
             if diagonal:
                 bounds[i] = np.inf

@@ -1,7 +1,7 @@
 """Matrices of a measure between all pairs of rows, on the processor.
 
-The result is made a band of rows at a time, in place where `out` allows. A road (see `catalogue.py`)
-gives each pair's sum with a known error; pairs too small for theirs are computed again.
+The result is made a band of rows at a time, in place where `out` allows. A road (see
+`catalogue.py`) gives each pair's sum with a known error; pairs too small for theirs are computed again.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _prepare(side: Side, kernel: Callable, real: str, *given: object) -> tuple:
 def _product(job: Job) -> Callable[[int, np.ndarray], None]:
     """Return what fills a band by a matrix product."""
     road, real = job.measure.product, job.real
-    assert road is not None  # noqa: S101  (for the type checker)
+    assert road is not None
     if road.f is road.g:  # a squared difference: both sides from one mean
         f_mean = g_mean = _mean(road.f, [job.x, job.y])
     else:
@@ -197,14 +197,14 @@ def _product(job: Job) -> Callable[[int, np.ndarray], None]:
 
 
 def _supports(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bits of the bins where rows of x are above 0 and rows of y are 0, and which rows have such."""
+    """Bits of the bins filled in rows of x, empty in rows of y, and which rows have empty bins."""
     words = -(-job.x.width // 64)
     none = np.empty((0, 0), np.uint64), np.empty((0, 0), np.uint64), np.empty(0, np.bool_)
     if not job.measure.needs_support:
         return none
     empty, ignored = np.zeros((2, job.y.count, words), np.uint64)
     _bits(job.y, empty, ignored)
-    holes = empty.any(axis=1)
+    holes: np.ndarray = empty.any(axis=1)
     if not holes.any():
         return none
     filled, ignored = np.zeros((2, job.x.count, words), np.uint64)
@@ -262,7 +262,7 @@ def _tile_rows(job: Job, side: Side, road: Tile, mean: np.ndarray, weight: float
 
 
 def _tile_road(job: Job, mean: np.ndarray, sides: list[Side]) -> tuple[Tile, bool]:
-    """Choose among a measure's tiles: the last, measured from the mean, unless rows are far apart."""
+    """Choose a measure's tile: the last, measured from the mean, unless rows are far apart."""
     roads = job.measure.tiles
     if len(roads) == 1:
         return roads[0], True

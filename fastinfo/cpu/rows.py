@@ -192,7 +192,9 @@ def log_softmax(problem: Problem, out: np.ndarray) -> None:
     log_sum, inverse = figures[kernels.LOG_SUM], problem.options.array[kernels.INVERSE_TEMPERATURE]
     write = kernels.log_softmaxes(problem.logits.storage)
 
-    def task(lo: int, hi: int, begin: int, end: int, memory: np.ndarray, starts: np.ndarray) -> None:
+    def task(
+        lo: int, hi: int, begin: int, end: int, memory: np.ndarray, starts: np.ndarray
+    ) -> None:
         logits, offsets, width, *_ = problem.stretch(lo, hi, begin, end)
         write(logits, offsets, width, inverse, reference[lo:hi], log_sum[lo:hi], memory, starts)
 
@@ -221,11 +223,13 @@ def _read(problem: Problem, lo: int, hi: int, begin: int, end: int) -> np.ndarra
     """Return the states of the classes [begin, end) of the rows [lo, hi)."""
     read_rows = kernels.states(*problem.variant, problem.statistics)
     memory, starts, width, y, y_starts = problem.stretch(lo, hi, begin, end)
-    elsewhere = NOWHERE if begin == 0 and end == problem.logits.width else problem.target_logits[lo:hi]
+    elsewhere = (
+        NOWHERE if begin == 0 and end == problem.logits.width else problem.target_logits[lo:hi]
+    )
     state = _fresh(hi - lo)
     read_rows(
-        memory, starts, width, begin, y, y_starts, problem.class_weights, problem.row_targets[lo:hi],
-        elsewhere, problem.row_weights[lo:hi], problem.options.array, state,
+        memory, starts, width, begin, y, y_starts, problem.class_weights,
+        problem.row_targets[lo:hi], elsewhere, problem.row_weights[lo:hi], problem.options.array, state,
     )  # fmt: skip
     return state
 
@@ -289,7 +293,9 @@ def _by_stretches(problem: Problem) -> np.ndarray:
 def _emit(problem: Problem, coefficients: np.ndarray, target: Rows) -> None:
     write_rows = kernels.gradients(*problem.variant, target.storage)
 
-    def task(lo: int, hi: int, begin: int, end: int, memory: np.ndarray, starts: np.ndarray) -> None:
+    def task(
+        lo: int, hi: int, begin: int, end: int, memory: np.ndarray, starts: np.ndarray
+    ) -> None:
         logits, offsets, width, y, y_starts = problem.stretch(lo, hi, begin, end)
         write_rows(
             logits, offsets, width, begin, y, y_starts, problem.class_weights,

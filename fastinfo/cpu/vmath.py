@@ -2,7 +2,7 @@
 
 Numba has no vector library since 0.62: `math.exp` in a loop is a scalar call, 15 to 20 times slower
 than the machine. These are branch-free polynomials (minimax, fitted with the Remez algorithm in 60
-digits) whose exponent is set by integer arithmetic on the bits. `docs/accuracy.md` has their errors.
+digits) whose exponent is set by integer arithmetic on the bits. Errors: `docs/accuracy.md`.
 
 `single` and `double` hold the same names for float32 and float64. No formula of information theory
 lives here.
@@ -108,6 +108,25 @@ def row_of(context, x, i):
         return _view(context, builder, x, arguments[0], offset, width)
 
     return kind(x, types.intp), generate
+
+
+@intrinsic
+def prefetch(context, x, k):
+    """Ask for the cache line of x[k], wherever that is: asking is no reading."""
+
+    def generate(context, builder, signature, arguments):
+        data = make_array(x)(context, builder, arguments[0]).data
+        byte = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch",
+            [byte.type],
+            ir.FunctionType(ir.VoidType(), [byte.type, word, word, word]),
+        )
+        builder.call(function, [byte, word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp), generate
 
 
 @intrinsic
@@ -387,7 +406,7 @@ def widen_bfloat16(word):
 
 @helper(EXACT)
 def widen_float16(word):
-    """Return the float32 of a float16 word; the multiplication moves the exponent, subnormals too."""
+    """Return the float32 of a float16 word; a multiplication moves the exponent, subnormals too."""
     w = _i(word)
     magnitude = float_of(_i((w & _i(0x7FFF)) << _i(13))) * _f(2.0**112)
     special = _i(0x7F800000) if (w & _i(0x7C00)) == _i(0x7C00) else _i(0)
@@ -425,7 +444,7 @@ def _same(x):
 class Arithmetic(SimpleNamespace):
     """The functions of one float type."""
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
 
 single = Arithmetic(
