@@ -1,7 +1,8 @@
 """Matrices of a measure between all pairs of rows, on the processor.
 
 The result is made a band of rows at a time, in place where `out` allows. A road (see
-`catalogue.py`) gives each pair's sum with a known error; pairs too small for theirs are computed again.
+`catalogue.py`) gives each pair's sum with a known error; pairs too small for theirs are computed
+again.
 """
 
 from __future__ import annotations
@@ -204,7 +205,7 @@ def _supports(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return none
     empty, ignored = np.zeros((2, job.y.count, words), np.uint64)
     _bits(job.y, empty, ignored)
-    holes: np.ndarray = empty.any(axis=1)
+    holes = np.asarray(empty.any(axis=1))
     if not holes.any():
         return none
     filled, ignored = np.zeros((2, job.x.count, words), np.uint64)

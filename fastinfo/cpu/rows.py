@@ -229,7 +229,8 @@ def _read(problem: Problem, lo: int, hi: int, begin: int, end: int) -> np.ndarra
     state = _fresh(hi - lo)
     read_rows(
         memory, starts, width, begin, y, y_starts, problem.class_weights,
-        problem.row_targets[lo:hi], elsewhere, problem.row_weights[lo:hi], problem.options.array, state,
+        problem.row_targets[lo:hi], elsewhere, problem.row_weights[lo:hi], problem.options.array,
+        state,
     )  # fmt: skip
     return state
 
