@@ -1,0 +1,152 @@
+"""Threads and the cache of compiled kernels."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import fastinfo
+from fastinfo import engine
+
+LOSS = """
+import numpy as np, fastinfo
+from numba.core import event
+
+class Count(event.Listener):
+    n = 0
+    def on_start(self, e): self.n += 1
+    def on_end(self, e): pass
+
+count = Count()
+with event.install_listener("numba:compile", count):
+    loss = fastinfo.softmax_cross_entropy(np.zeros((2, 4), np.float32), [0, 1])
+print(count.n, float(loss))
+"""
+
+
+def run_python(program, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def threads():
+    before = fastinfo.get_num_threads()
+    yield fastinfo.set_num_threads
+    fastinfo.set_num_threads(before)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_run_covers_every_row_once(threads, n):
+    threads(n)
+    seen = np.zeros(1000, int)
+
+    def task(lo, hi):
+        seen[lo:hi] += 1
+
+    engine.run(task, 1000, 7)
+    assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_progress_is_called_in_order_by_the_caller(threads, n):
+    threads(n)
+    calls, callers = [], set()
+
+    def progress(done, total):
+        calls.append((done, total))
+        callers.add(threading.get_ident())
+
+    engine.run(lambda lo, hi: None, 10, 3, progress)
+    assert calls == [(3, 10), (6, 10), (9, 10), (10, 10)]
+    assert callers == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_an_error_in_a_thread_reaches_the_caller(threads, n):
+    threads(n)
+
+    def task(lo, hi):
+        if lo <= 5 < hi:
+            raise ZeroDivisionError("row 5")
+
+    with pytest.raises(ZeroDivisionError, match="row 5"):
+        engine.run(task, 100, 1)
+
+
+def test_no_rows_no_call():
+    engine.run(lambda lo, hi: pytest.fail("called"), 0, 1)
+
+
+@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError)])
+def test_number_of_threads_is_checked(n, error):
+    with pytest.raises(error, match="n must be"):
+        fastinfo.set_num_threads(n)
+
+
+def test_threads_from_the_environment():
+    program = "import fastinfo; print(fastinfo.get_num_threads())"
+    assert run_python(program, FASTINFO_NUM_THREADS="3").strip() == "3"
+    failed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True,
+        env={**os.environ, "FASTINFO_NUM_THREADS": "many"},
+    )  # fmt: skip
+    assert "FASTINFO_NUM_THREADS must be a positive integer, got 'many'" in failed.stderr
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    first = run_python(LOSS, FASTINFO_CACHE_DIR=str(tmp_path)).split()
+    second = run_python(LOSS, FASTINFO_CACHE_DIR=str(tmp_path)).split()
+    assert int(first[0]) > 0
+    assert int(second[0]) == 0
+    assert first[1] == second[1] == repr(float(np.float32(np.log(4))))
+
+
+def test_a_damaged_cache_is_compiled_again(tmp_path):
+    run_python(LOSS, FASTINFO_CACHE_DIR=str(tmp_path))
+    for file in tmp_path.rglob("*read_rows*"):
+        file.write_bytes(b"damaged")
+    assert int(run_python(LOSS, FASTINFO_CACHE_DIR=str(tmp_path)).split()[0]) > 0
+
+
+def test_the_cache_can_be_off(tmp_path):
+    run_python(LOSS, FASTINFO_CACHE_DIR=str(tmp_path), FASTINFO_CACHE="0")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_turns_the_cache_off(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert run_python(LOSS, FASTINFO_CACHE_DIR=str(blocked)).split()[1]
+
+
+def test_the_key_of_the_cache_knows_every_source(monkeypatch, tmp_path):
+    before = engine._fingerprint()
+    copy = tmp_path / "fastinfo"
+    import shutil
+
+    shutil.copytree(engine.Path(engine.__file__).parent, copy)
+    monkeypatch.setattr(engine, "__file__", str(copy / "engine.py"))
+    assert engine._fingerprint() == before
+    with (copy / "formulas.py").open("a") as file:
+        file.write("# changed\n")
+    assert engine._fingerprint() != before
+
+
+def test_one_specialisation_a_kernel(rng):
+    from fastinfo.cpu import row_kernels
+
+    x = rng.standard_normal((3, 50)).astype(np.float32)
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    for logits in (x, read_only, x[:, ::2], np.asfortranarray(x), x[::-1]):
+        fastinfo.softmax_cross_entropy(logits, [0, 1, 2])
+    kernel = row_kernels.states("float32", False, "none", "float32", False)
+    assert len(kernel.signatures) == 1
