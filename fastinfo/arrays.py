@@ -167,7 +167,8 @@ def give(result: np.ndarray, like: Source, dtype: str | None = None) -> Any:
         return array.view(getattr(namespace, str(dtype)))
     if like.kind == "torch":
         return namespace.from_dlpack(result)
-    return namespace.asarray(result, dtype=namespace.result_type(result.dtype))
+    kinds = import_module("jax.dtypes")  # 64 bits only where JAX has them switched on
+    return namespace.asarray(result.astype(kinds.canonicalize_dtype(result.dtype)))
 
 
 def output(
@@ -179,17 +180,17 @@ def output(
     alias: Source | None,
 ) -> np.ndarray:
     """Check a caller's buffer and return its memory; it may be `alias` itself, no other input."""
+    if not (isinstance(out, np.ndarray) or hasattr(out, "__dlpack__")):
+        raise ValueError(f"{name} must be an array, got {type(out).__name__}")
     target = read(name, out)
-    if target.kind != "numpy" and target.kind not in ("torch", "cupy"):
-        raise ValueError(f"{name} must be a writable array, got {type(out).__name__}")
     if target.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {target.shape}")
     if target.dtype != dtype or not target.data.dtype.isnative:
         raise ValueError(f"{name} must have dtype {dtype}, got {target.native}")
     if not target.data.flags.writeable:
         raise ValueError(f"{name} must be writable, got a read-only array")
-    if target.data.size and 0 in target.data.strides and _repeats(target.data):
-        raise ValueError(f"{name} must not repeat its own memory (a stride is 0)")
+    if _repeats(target.data):
+        raise ValueError(f"{name} must not overlap itself, got strides {target.data.strides}")
     for source in inputs:
         if source is alias and _same_memory(target.data, source.data):
             continue
@@ -200,7 +201,13 @@ def output(
 
 
 def _repeats(x: np.ndarray) -> bool:
-    return any(stride == 0 and n > 1 for n, stride in zip(x.shape, x.strides, strict=True))
+    """Whether two elements may share memory: a stride within what smaller strides span."""
+    span = x.dtype.itemsize
+    for stride, n in sorted((abs(s), n) for s, n in zip(x.strides, x.shape, strict=True) if n > 1):
+        if stride < span:
+            return True
+        span += stride * (n - 1)
+    return False
 
 
 def _same_memory(a: np.ndarray, b: np.ndarray) -> bool:
@@ -287,6 +294,12 @@ class Rows:
                 source = self.data[index][:, begin + c : begin + c + part.shape[1]]
                 np.copyto(part, source, casting="unsafe")
         return read_only(tile.ravel()), np.arange(hi - lo) * (end - begin)
+
+    def scaled_down(self, which: np.ndarray) -> Rows:
+        """Return a float64 copy with some rows divided by 2**64, so that their sums are finite."""
+        values = np.array(widen(self.data, self.storage), np.float64)
+        values.reshape(-1, self.width)[which] *= 2.0**-64
+        return Rows.along(values, "float64", "float64")
 
     def blocks(self, lo: int, hi: int) -> Iterator[tuple[slice, tuple]]:
         """Cut the rows [lo, hi) into runs along the last leading axis: where from lo, and where."""

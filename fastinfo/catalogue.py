@@ -148,6 +148,25 @@ _ROWS = (
     ),
 )
 
+# What other libraries call them.
+ELSEWHERE = MappingProxyType(
+    {
+        "jensenshannon": "js_distance",
+        "jensen_shannon": "js_divergence",
+        "jsd": "js_divergence",
+        "js": "js_divergence",
+        "kl": "kl_divergence",
+        "kullbackleibler": "kl_divergence",
+        "kullback-leibler": "kl_divergence",
+        "kl_div": "kl_divergence",
+        "rel_entr": "kl_divergence",
+        "entropy": "cross_entropy",
+        "hellinger": "hellinger_distance",
+        "tv": "total_variation",
+        "tvd": "total_variation",
+    }
+)
+
 MEASURES = MappingProxyType({row.name: row for row in _ROWS})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,18 @@ from fastinfo.arrays import Source, read
 REDUCTIONS = ("none", "mean", "sum")
 
 
-def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
-    """ValueError with the list, and the nearest name, unless `value` is one of `allowed`."""
+def one_of(
+    name: str, value: Any, allowed: Iterable[str], elsewhere: Mapping[str, str] | None = None
+) -> str:
+    """ValueError with the list and the nearest name unless `value` is one of `allowed`.
+
+    `elsewhere` maps names that other libraries use to ours.
+    """
     allowed = list(allowed)
     if isinstance(value, str) and value in allowed:
         return value
-    near = difflib.get_close_matches(str(value), allowed, 1, 0.5)
+    known = (elsewhere or {}).get(str(value).lower())
+    near = [known] if known else difflib.get_close_matches(str(value), allowed, 1, 0.5)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}{hint}")
 
@@ -52,10 +58,9 @@ def number(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, rule: str = ""
 ) -> float:
     """Return a finite number in [low, high]; `rule` tells what it must be."""
-    try:
-        x = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}") from None
+    if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    x = float(value)
     if not (low <= x <= high and math.isfinite(x)):
         raise ValueError(f"{name} must be {rule or 'finite'}, got {value!r}")
     return x

@@ -30,9 +30,9 @@ def lower(r, e, a, c, gap, inverse_temperature):
 def merge(m, r, e, a, c, m2, r2, e2, a2, c2, gap, inverse_temperature):
     """State of two pieces of a row together; `gap` is z(m) - z(m2)."""
     if m2 == -inf:
-        return m, r + r2 + 1.0, e, a + a2, c + c2
+        return m, r + (r2 + 1.0), e, a + a2, c + c2
     if m == -inf:
-        return m2, r2 + r + 1.0, e2, a + a2, c + c2
+        return m2, r2 + (r + 1.0), e2, a + a2, c + c2
     if m2 > m:
         total, e, a = lower(r, e, a, c, -gap, inverse_temperature)
         return m2, r2 + total, e2 + e, a2 + a, c + c2

@@ -367,10 +367,9 @@ def _measure(
     rows, divisors = [], []
     for source, data in zip(sources, arrays, strict=True):
         row = Rows.along(np.moveaxis(data, axis, -1), source.dtype, source.storage)
-        total, lowest = module.totals(row)
-        checks.no_negative(source, lowest)
+        row, divisor = with_divisors(module, source, row, normalize)
         rows.append(row)
-        divisors.append(divisor(total, normalize))
+        divisors.append(divisor)
     values = module.sums(term, rows[0], divisors[0], rows[-1], divisors[-1], parameter)
     module.finish(finish, values, unit)
     result = values.reshape(rows[0].shape)
@@ -380,6 +379,14 @@ def _measure(
     return give(result.astype(real), first)
 
 
-def divisor(total: np.ndarray, normalize: bool) -> np.ndarray:
-    """Return what rows are divided by: their sums or 1; NaN for a row that holds inf or NaN."""
-    return np.where(np.isfinite(total), total if normalize else 1.0, np.nan)
+def with_divisors(
+    module: Any, source: Source, rows: Rows, normalize: bool
+) -> tuple[Rows, np.ndarray]:
+    """Return rows and what they are divided by, their sums or 1; NaN for a row with inf or NaN."""
+    total, lowest = module.totals(rows)
+    checks.no_negative(source, lowest)
+    beyond = np.isinf(total)
+    if normalize and beyond.any():
+        rows = rows.scaled_down(beyond)
+        total, _ = module.totals(rows)
+    return rows, np.where(np.isfinite(total), total if normalize else 1.0, np.nan)

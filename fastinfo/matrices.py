@@ -10,9 +10,9 @@ import numpy as np
 
 from fastinfo import checks
 from fastinfo.arrays import Rows, Source, empty, give, output, promote, read, same_device
-from fastinfo.catalogue import MEASURES, Measure
+from fastinfo.catalogue import ELSEWHERE, MEASURES, Measure
 from fastinfo.dispatch import home
-from fastinfo.information import divisor
+from fastinfo.information import with_divisors
 
 
 def pairwise(
@@ -82,7 +82,7 @@ def pairwise(
            [1.    , 0.    , 0.3113],
            [0.3113, 0.3113, 0.    ]])
     """
-    row = MEASURES[checks.one_of("measure", measure, MEASURES)]
+    row = MEASURES[checks.one_of("measure", measure, MEASURES, ELSEWHERE)]
     parameter = _parameter(row, parameters)
     unit = _unit(row, base)
     sources = [read("x", x)] if y is None else [read("x", x), read("y", y)]
@@ -133,10 +133,8 @@ def _sides(module: Any, sources: list[Source], normalize: bool) -> list[Any]:
         raise ValueError(f"x and y must have the same number of bins, got shapes {shapes}")
     sides = []
     for source in sources:
-        rows = Rows.of(source)
-        total, lowest = module.totals(rows)
-        checks.no_negative(source, lowest)
-        sides.append(module.Side.of(rows, divisor(total, normalize)))
+        rows, divisors = with_divisors(module, source, Rows.of(source), normalize)
+        sides.append(module.Side.of(rows, divisors))
     return sides
 
 
@@ -159,6 +157,8 @@ def _reporter(
     """Yield a function of the rows done."""
     if callable(progress):
         yield lambda done: progress(done, total)
+    elif not isinstance(progress, bool):
+        raise TypeError(f"progress must be a bool or callable, got {type(progress).__name__}")
     elif progress:
         try:
             from tqdm.auto import tqdm

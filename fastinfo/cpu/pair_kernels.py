@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from fastinfo.cpu import vmath
-from fastinfo.cpu.bin_kernels import bin_sum
+from fastinfo.cpu.bin_kernels import bin_sum, share
 from fastinfo.cpu.vmath import part, row_of
 from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 
@@ -28,7 +28,7 @@ def mean_sums(function, storage):
     @helper(EXACT)
     def add(x, total, sums, counts):
         for k in range(x.size):
-            v = compiled(np.float64(load(x[k])) / total)
+            v = compiled(share(np.float64(load(x[k])), total))
             finite = abs(v) < np.inf
             sums[k] += v if finite else 0.0
             counts[k] += 1.0 if finite else 0.0
@@ -53,7 +53,7 @@ def factors(function, row, storage, into):
     def write(x, total, own_mean, f_mean, g_mean, out):
         row_sum, norm = 0.0, 0.0
         for k in range(x.size):
-            p = np.float64(load(x[k])) / total
+            p = share(np.float64(load(x[k])), total)
             v = f(p) - own_mean[k]
             e = real(v if abs(v) < np.inf else 0.0)
             out[k] = e
@@ -91,7 +91,7 @@ def tile_rows(prepare, row, storage, into):
     def write(x, total, mean, weight, out):
         row_sum, spread = 0.0, 0.0
         for k in range(x.size):
-            p = np.float64(load(x[k])) / total
+            p = share(np.float64(load(x[k])), total)
             e = real(compiled(p, mean[k], weight))
             out[k] = e
             row_sum += row_term(np.float64(e), mean[k], weight)

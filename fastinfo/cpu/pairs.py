@@ -30,8 +30,8 @@ RTOL = {"float32": 2e-5, "float64": 1e-12}
 # Errors, in units of what `_bounds` says, that sums stayed below for K from 3 to 10**5.
 PRODUCT_ERROR = 4.0
 TILE_ERROR = 8.0
-# Error of a tile's sum from entropies, and the mean spread from which it is good enough for most.
-ENTROPY_ERROR = {"float32": 2.5e-7, "float64": 2e-15}
+# Error of a tile's sum from entropies, and from which median divergence from the mean it is used.
+ENTROPY_ERROR = {"float32": 6e-7, "float64": 2e-15}
 WIDE = 0.1
 
 
@@ -268,7 +268,7 @@ def _tile_road(job: Job, mean: np.ndarray, sides: list[Side]) -> tuple[Tile, boo
     if len(roads) == 1:
         return roads[0], True
     sample = [_tile_rows(job, _some(side), roads[-1], mean, 0.5)[1] for side in sides]
-    spread = 2.0 * float(np.nanmean(np.concatenate([[0.0], *sample])))
+    spread = 2.0 * float(np.median(np.nan_to_num(np.concatenate(sample))))
     return (roads[0], False) if spread > WIDE else (roads[-1], True)
 
 

@@ -237,15 +237,21 @@ def _piece(storage, softcap, weights, soft, statistics):
             top = vmath.maximum(top, load(x[k]))
         return top
 
+    @helper(SUM)
+    def count_nan(x):
+        n = zero
+        for k in range(x.size):
+            n += one if load(x[k]) != load(x[k]) else zero
+        return n
+
     @helper(EXACT)
     def find(x, value):
-        """Position of the first NaN, else of the first `value`."""
-        found = x.size
-        for k in range(x.size - 1, -1, -1):
-            found = k if load(x[k]) == value else found
-        for k in range(x.size - 1, -1, -1):
-            found = k if load(x[k]) != load(x[k]) else found
-        return found
+        """Position of the first `value`, of the first NaN if it is NaN."""
+        for k in range(x.size):
+            v = load(x[k])
+            if v == value or (v != v and value != value):
+                return k
+        return 0
 
     @template
     def piece(x, y, w, target, target_logit, option, lanes):
@@ -286,18 +292,16 @@ def _piece(storage, softcap, weights, soft, statistics):
                 np.float64(m), r, e, a, c, np.float64(top), rest, eb, ab, cb, gap, inverse_t
             )
             m, block_of_max = top, lo
+        if r != r:
+            m = nothing if count_nan(x) else m
+        position = 0
         if statistics and r != r:
-            block_of_max = 0
             position = find(x, m)
-            if position < x.size and load(x[position]) != load(x[position]):
-                m = nothing
         elif statistics:
             end = block_of_max + BLOCK
             position = block_of_max + find(
                 part(x, block_of_max, end if end < x.size else x.size), m
             )
-        else:
-            position = 0
         return np.float64(m), r, e, a, c, position, rank
 
     return piece
