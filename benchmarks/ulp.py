@@ -52,9 +52,9 @@ FUNCTIONS = {
         vmath.single.log_in_units, np.log2, "float32", 2.0**-100, 2.0**20, 2.0, 1.0,
         "JS of rows far apart",
     ),
-    "log, float32": Function(
-        vmath.single.log_normal, np.log, "float32", 2.0**-100, 2.0**20, 7.0, 0.0,
-        "JS measured from the mean",
+    "(1 + u) log(1 + u) - u, float32": Function(
+        vmath.single.entropy_gap, lambda u: (1.0 + u) * np.log1p(u) - u, "float32", 1e-3, 1e3, 20.0,
+        0.0, "JS measured from the mean",
     ),
     "tanh, float32": Function(_tanh(0), np.tanh, "float32", -12.0, 12.0, 16.0, 0.0, "softcap"),
     "exp2, float64": Function(
@@ -64,7 +64,7 @@ FUNCTIONS = {
         vmath.double.log, np.log, "float64", 1e-300, 1e300, 2.5, 0.0, "every measure by rows"
     ),
     "log over pairs, float64": Function(
-        vmath.double.log_normal, np.log, "float64", 1e-300, 1e300, 3.5, 0.0, "JS of all pairs"
+        vmath.double.log_in_units, np.log, "float64", 1e-300, 1e300, 3.5, 0.0, "JS of all pairs"
     ),
 }  # fmt: skip
 

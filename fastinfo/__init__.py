@@ -38,7 +38,13 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'fastinfo' has no attribute {name!r}")
+        from difflib import get_close_matches
+
+        from fastinfo.elsewhere import ELSEWHERE
+
+        near = [ELSEWHERE[name]] if name in ELSEWHERE else get_close_matches(name, __all__, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise AttributeError(f"module 'fastinfo' has no attribute {name!r}{hint}")
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

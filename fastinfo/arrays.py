@@ -78,6 +78,8 @@ def read(name: str, x: Any) -> Source:
     dtype = str(native).removeprefix("torch.") if data.dtype == np.uint16 else data.dtype.name
     dtype = "bfloat16" if data.dtype.name == "bfloat16" else dtype
     if dtype not in FLOATS and data.dtype.kind not in "biu":
+        if hasattr(x, "toarray"):
+            raise TypeError(f"{name} must be dense, got {type(x).__name__}: pass {name}.toarray()")
         raise TypeError(
             f"{name} must hold real numbers (bfloat16, float16, float32, float64, integers or "
             f"booleans), got dtype {native if native is not None else data.dtype}"
@@ -150,6 +152,12 @@ def empty(shape: Sequence[int], dtype: str) -> np.ndarray:
     memory = np.empty(size + 64, np.uint8)
     begin = -memory.ctypes.data % 64
     return memory[begin : begin + size].view(word).reshape(shape)
+
+
+def as_result(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Round float64 figures to the dtype of a result, beyond its range to inf."""
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)
 
 
 def give(result: np.ndarray, like: Source, dtype: str | None = None) -> Any:

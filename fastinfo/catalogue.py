@@ -32,15 +32,16 @@ class Product:
 class Tile:
     """Road of a measure Σ row(p) + Σ column(q) + factor Σ term(p, q), a loop over all pairs.
 
-    `prepare` makes of a bin what the loop reads, measured from the mean distribution. With
-    `in_units` the term's logarithm is in units of the arithmetic, which the factor makes nats.
+    `prepare` makes of a bin what the loop reads, measured from the mean distribution; `uniform`
+    ones from a constant, a power of 2, with the logarithm in units of the arithmetic: both go into
+    the factor.
     """
 
     prepare: Callable
     term: Callable
     row: Callable
     factor: float
-    in_units: bool = False
+    uniform: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,9 @@ class Measure:
 
 
 _JS_TILES = (
-    Tile(formulas.weighted, formulas.js_tile_term, formulas.js_tile_row, -1.0, in_units=True),
+    Tile(formulas.weighted_ratio, formulas.js_tile_term, formulas.js_tile_row, -1.0, uniform=True),
     Tile(
-        formulas.weighted_ratio, formulas.js_centred_tile_term, formulas.js_centred_tile_row, -1.0
+        formulas.weighted_excess, formulas.js_centred_tile_term, formulas.js_centred_tile_row, -1.0
     ),
 )
 _KL_PRODUCT = Product(
@@ -146,25 +147,6 @@ _ROWS = (
         finish=formulas.root_of_half,
         product=_HELLINGER_PRODUCT,
     ),
-)
-
-# What other libraries call them.
-ELSEWHERE = MappingProxyType(
-    {
-        "jensenshannon": "js_distance",
-        "jensen_shannon": "js_divergence",
-        "jsd": "js_divergence",
-        "js": "js_divergence",
-        "kl": "kl_divergence",
-        "kullbackleibler": "kl_divergence",
-        "kullback-leibler": "kl_divergence",
-        "kl_div": "kl_divergence",
-        "rel_entr": "kl_divergence",
-        "entropy": "cross_entropy",
-        "hellinger": "hellinger_distance",
-        "tv": "total_variation",
-        "tvd": "total_variation",
-    }
 )
 
 MEASURES = MappingProxyType({row.name: row for row in _ROWS})

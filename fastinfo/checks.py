@@ -58,7 +58,7 @@ def number(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, rule: str = ""
 ) -> float:
     """Return a finite number in [low, high]; `rule` tells what it must be."""
-    if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+    if isinstance(value, str | bytes) or np.ndim(value) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     x = float(value)
     if not (low <= x <= high and math.isfinite(x)):
@@ -69,6 +69,11 @@ def number(
 def positive(name: str, value: Any) -> float:
     """Return a positive finite number."""
     return number(name, value, math.nextafter(0.0, 1.0), rule="positive and finite")
+
+
+def temperature_of(value: Any) -> float:
+    """Return a temperature whose reciprocal float32 can hold."""
+    return number("temperature", value, 2.0**-100, rule="positive, at least 2**-100 and finite")
 
 
 def logarithm_of(base: Any) -> float:
@@ -112,7 +117,7 @@ def refuse(
 
 def targets_of(source: Source, classes: int, ignore_index: int) -> np.ndarray:
     """Return integer targets as int64 (n,), ignored ones -1."""
-    if source.is_float:
+    if source.is_float and source.data.size:
         raise TypeError(
             f"targets of shape {source.shape} must be integers, got {source.dtype}; probabilities "
             f"have the shape of the logits"
@@ -127,7 +132,7 @@ def targets_of(source: Source, classes: int, ignore_index: int) -> np.ndarray:
         bad,
         IndexError,
     )
-    return np.where(ignored, -1, values).astype(np.int64).ravel()
+    return np.where(ignored, -1, values.astype(np.int64)).ravel()
 
 
 def weights_of(name: str, value: Any, shape: tuple[int, ...], what: str) -> np.ndarray | None:
@@ -158,7 +163,10 @@ def no_negative(source: Source, lowest: np.ndarray) -> None:
 
 def share_of_first(weights: Any) -> float:
     """Return w1 / (w1 + w2) of a pair of positive weights."""
-    values = np.asarray(weights, dtype=np.float64)
+    try:
+        values = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"weights must be two numbers, got {weights!r}") from None
     if values.shape != (2,):
         raise ValueError(f"weights must be two numbers, got {weights!r}")
     refuse(
@@ -169,4 +177,5 @@ def share_of_first(weights: Any) -> float:
         ValueError,
         "position",
     )
+    values = values / values.max()
     return float(values[0] / values.sum())

@@ -193,49 +193,49 @@ def hellinger_row(p, f_mean, g_mean):
     return d * d
 
 
-def log_normal(x):
-    """Log x; anything finite at 0, where it meets a factor 0."""
+def log_in_units(x):
+    """log x in the unit in which an arithmetic has it soonest, finite at 0 (there times 0)."""
     return log(x) if x > 0.0 else 0.0
 
 
-def log_in_units(x):
-    """Log x in the unit in which an arithmetic has it soonest (here nats, in float32 bits)."""
-    return log_normal(x)
+def entropy_gap(u):
+    """(1 + u) log(1 + u) - u, by u² (1/2 - u/6 + ...) near 0."""
+    return 1.0 if u <= -1.0 else kl_term(1.0 + u, 1.0) if abs(u) > 1e-3 else _entropy_gap_series(u)
 
 
-one = 1.0
-
-
-def weighted(p, r, weight):
-    """Weight times p."""
-    return weight * p
-
-
-def js_tile_term(a, b, r):
-    """M log m of the mean m = a + b, in units of the arithmetic."""
-    m = a + b
-    return m * log_in_units(m)
-
-
-def js_tile_row(a, r, weight):
-    """Weight p log p, of p as the tile reads it."""
-    return 0.0 if a == 0.0 else a * log(a / weight)
+def _entropy_gap_series(u):
+    return u * u * (0.5 - u * (1.0 / 6.0 - u * (1.0 / 12.0 - u * (0.05 - u / 30.0))))
 
 
 def weighted_ratio(p, r, weight):
-    """Weight times p / r; a bin that is empty in all rows is left out."""
+    """weight p / r; a bin that is empty in all rows is left out."""
     return 0.0 if r == 0.0 else weight * p / r
 
 
-def js_centred_tile_term(a, b, r):
-    """r (t log t - t + 1), t the mean over r: this differs from m log m by what cancels."""
+def js_tile_term(a, b, r):
+    """t log t of the mean t = a + b over r, in units of the arithmetic."""
     t = a + b
-    return r * (t * log_normal(t) - (t - one))
+    return t * log_in_units(t)
+
+
+def js_tile_row(a, r, weight):
+    """weight p log(p / r), of p / r as the tile reads it."""
+    return 0.0 if a == 0.0 else r * a * log(a / weight)
+
+
+def weighted_excess(p, r, weight):
+    """weight (p - r) / r; a bin that is empty in all rows is left out."""
+    return 0.0 if r == 0.0 else weight * (p - r) / r
+
+
+def js_centred_tile_term(a, b, r):
+    """r (t log t - t + 1) of t = 1 + a + b, the mean over r: m log m but for what cancels."""
+    return r * entropy_gap(a + b)
 
 
 def js_centred_tile_row(a, r, weight):
-    """Weight r (t log t - t + 1) of t = p / r as the tile reads it."""
-    return weight * r * kl_term(a / weight, 1.0)
+    """weight r (t log t - t + 1) of t = p / r as the tile reads it."""
+    return weight * r * entropy_gap(a / weight)
 
 
 def difference(p, r, weight):

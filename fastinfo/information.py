@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastinfo import checks, formulas
-from fastinfo.arrays import Rows, Source, give, promote, read, same_device
+from fastinfo.arrays import Rows, Source, as_result, give, promote, read, same_device
 from fastinfo.catalogue import MEASURES
 from fastinfo.dispatch import home
 
@@ -376,7 +376,7 @@ def _measure(
     if keepdims:
         result = np.expand_dims(result, axis)
     real = "float64" if promote(first, last) == "float64" else "float32"
-    return give(result.astype(real), first)
+    return give(as_result(result, real), first)
 
 
 def with_divisors(

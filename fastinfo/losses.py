@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastinfo import checks
-from fastinfo.arrays import Rows, Source, empty, give, output, read, same_device
+from fastinfo.arrays import Rows, Source, as_result, empty, give, output, read, same_device
 from fastinfo.dispatch import home
 
 
@@ -120,7 +120,7 @@ def softmax_cross_entropy(
         logits, targets, axis, class_weight, sample_weight, ignore_index, label_smoothing, z_loss,
         temperature, softcap, reduction, return_grad, out,
     )  # fmt: skip
-    loss = give(_reduce(result, shape, reduction, total).astype(x.result), x)
+    loss = give(as_result(_reduce(result, shape, reduction, total), x.result), x)
     if grad is None:
         return loss
     return loss, (give(grad, x, x.storage) if out is None else out)
@@ -265,8 +265,8 @@ def perplexity(
         "mean", False, None,
     )  # fmt: skip
     with np.errstate(over="ignore"):
-        value = np.exp(_reduce(losses, shape, "mean", total)).astype(x.result)
-    return give(value, x)
+        value = np.exp(_reduce(losses, shape, "mean", total))
+    return give(as_result(value, x.result), x)
 
 
 def softmax_statistics(
@@ -335,7 +335,7 @@ def softmax_statistics(
     figures = module.statistics(module.Problem(rows, options, targets=classes, statistics=True))
 
     def field(number: int, dtype: str) -> Any:
-        return give(figures[number].reshape(rows.shape).astype(dtype), x)
+        return give(as_result(figures[number].reshape(rows.shape), dtype), x)
 
     real, known = x.result, classes is not None
     largest, log_sum, lse, entropy = (field(number, real) for number in module.REAL_FIGURES)
@@ -354,7 +354,7 @@ def _options(
     module: Any, temperature: float, softcap: float | None = None, **weights: float
 ) -> Any:
     return module.Options(
-        checks.positive("temperature", temperature),
+        checks.temperature_of(temperature),
         None if softcap is None else checks.positive("softcap", softcap),
         **weights,
     )
@@ -402,7 +402,7 @@ def logsumexp(x: Any, *, axis: int = -1, keepdims: bool = False) -> Any:
     value = module.statistics(problem)[module.LOGSUMEXP].reshape(problem.logits.shape)
     if keepdims:
         value = np.expand_dims(value, axis)
-    return give(value.astype(source.result), source)
+    return give(as_result(value, source.result), source)
 
 
 def softmax(x: Any, *, axis: int = -1, temperature: float = 1.0, out: Any = None) -> Any:

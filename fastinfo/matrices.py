@@ -10,8 +10,9 @@ import numpy as np
 
 from fastinfo import checks
 from fastinfo.arrays import Rows, Source, empty, give, output, promote, read, same_device
-from fastinfo.catalogue import ELSEWHERE, MEASURES, Measure
+from fastinfo.catalogue import MEASURES, Measure
 from fastinfo.dispatch import home
+from fastinfo.elsewhere import ELSEWHERE
 from fastinfo.information import with_divisors
 
 

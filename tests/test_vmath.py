@@ -1,6 +1,7 @@
 """Errors of the polynomials, and the 16-bit conversions, against NumPy in float64."""
 
 import ml_dtypes
+import mpmath
 import numba
 import numpy as np
 import pytest
@@ -49,9 +50,24 @@ def test_log_at_its_ends():
 
 
 @pytest.mark.parametrize("arithmetic", [vmath.single, vmath.double])
-def test_tile_logarithms_of_zero_are_finite(arithmetic):
-    for function in (arithmetic.log_normal, arithmetic.log_in_units):
-        assert np.isfinite(over_array(function, arithmetic.real)(np.zeros(1, arithmetic.real))[0])
+def test_logarithm_over_pairs_is_finite_at_zero(arithmetic):
+    zero = np.zeros(1, arithmetic.real)
+    assert np.isfinite(over_array(arithmetic.log_in_units, arithmetic.real)(zero)[0])
+
+
+@pytest.mark.parametrize(("arithmetic", "rtol"), [(vmath.single, 1e-6), (vmath.double, 5e-15)])
+def test_entropy_gap_keeps_its_digits_near_zero(arithmetic, rtol):
+    u = np.concatenate([10.0 ** np.arange(-9, 4), -(10.0 ** np.arange(-9, 0)), [-0.999, -1.0]])
+    u = u.astype(arithmetic.real)
+
+    def exact(v):
+        u = mpmath.mpf(float(v))
+        return float((1 + u) * mpmath.log(1 + u) - u) if u > -1 else 1.0
+
+    with mpmath.workdps(50):
+        expected = [exact(v) for v in u]
+    value = over_array(arithmetic.entropy_gap, arithmetic.real)(u)
+    np.testing.assert_allclose(value, expected, rtol=rtol)
 
 
 @pytest.mark.parametrize(

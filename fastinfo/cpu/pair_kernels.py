@@ -118,12 +118,12 @@ def zeros(storage):
     load = vmath.STORAGE[storage][1]
 
     @kernel(storage)
-    def write_rows(x, starts, width, empty, filled):
+    def write_rows(x, starts, width, total, empty, filled):
         for i in range(starts.size):
             row = part(x, starts[i], starts[i] + width)
             for k in range(width):
                 bit = np.uint64(1) << np.uint64(k & 63)
-                if load(row[k]) == 0:
+                if share(np.float64(load(row[k])), total[i]) == 0.0:
                     empty[i, k >> 6] |= bit
                 else:
                     filled[i, k >> 6] |= bit

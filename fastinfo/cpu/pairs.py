@@ -27,11 +27,14 @@ TILE_ROWS = 16
 PREPARE_ROWS = 64
 EPSILON = {"float32": 2.0**-24, "float64": 2.0**-53}
 RTOL = {"float32": 2e-5, "float64": 1e-12}
-# Errors, in units of what `_bounds` says, that sums stayed below for K from 3 to 10**5.
+# Errors that sums stayed below, for K from 3 to 10**5 and rows far apart, alike, peaked and of few
+# values: of a matrix product in units of the norms it multiplies, of a tile in units of Σ |row|
+# (or of the norm of p - r), of sums in float64 in units of 1 + K / 1024.
 PRODUCT_ERROR = 4.0
-TILE_ERROR = 8.0
-# Error of a tile's sum from entropies, and from which median divergence from the mean it is used.
-ENTROPY_ERROR = {"float32": 6e-7, "float64": 2e-15}
+TILE_ERROR = 16.0
+# Error of a tile measured from the uniform distribution, in units of 1 + Σ |row|; and the median
+# divergence from the mean row from which that is small beside most results.
+UNIFORM_ERROR = {"float32": 4e-7, "float64": 1e-15}
 WIDE = 0.1
 
 
@@ -217,7 +220,10 @@ def _bits(side: Side, empty: np.ndarray, filled: np.ndarray) -> None:
     write = kernels.zeros(side.storage)
 
     def task(lo: int, hi: int) -> None:
-        write(side.memory, side.starts[lo:hi], side.width, empty[lo:hi], filled[lo:hi])
+        write(
+            side.memory, side.starts[lo:hi], side.width, side.totals[lo:hi], empty[lo:hi],
+            filled[lo:hi],
+        )  # fmt: skip
 
     run(task, side.count, PREPARE_ROWS)
 
@@ -229,20 +235,26 @@ def _tiles(job: Job) -> Callable[[int, np.ndarray], None]:
     """Return what fills a band by the tiled loop."""
     sides = [job.x] if job.same else [job.x, job.y]
     mean = _mean(formulas.same_of, sides)
-    road, centred = _tile_road(job, mean, sides)
+    road = _tile_road(job, mean, sides)
+    factor = road.factor
+    if road.uniform:
+        constant = 2.0 ** -np.ceil(np.log2(job.x.width))
+        mean, factor = (
+            np.full_like(mean, constant),
+            factor * constant * STORAGE[job.real][0].log_unit,
+        )
     a, a_rows, a_spreads = _tile_rows(job, job.x, road, mean, job.parameter)
     b, b_rows, b_spreads = a, a_rows, a_spreads
     if not job.same or job.parameter != 0.5:
         b, b_rows, b_spreads = _tile_rows(job, job.y, road, mean, 1.0 - job.parameter)
     a_bounds, b_bounds = (
-        _bounds(job, rows, spreads, centred)
+        _bounds(job, rows, spreads, road)
         for rows, spreads in ((a_rows, a_spreads), (b_rows, b_spreads))
     )
     loop = kernels.tiles(
         road.term, job.direct, job.measure.finish, job.x.storage, job.y.storage, job.real
     )
     reference = mean.astype(job.real)
-    factor = road.factor * (STORAGE[job.real][0].log_unit if road.in_units else 1.0)
 
     def fill(lo: int, band: np.ndarray) -> None:
         def task(first: int, last: int) -> None:
@@ -262,14 +274,14 @@ def _tile_rows(job: Job, side: Side, road: Tile, mean: np.ndarray, weight: float
     return _prepare(side, write, job.real, mean, weight)
 
 
-def _tile_road(job: Job, mean: np.ndarray, sides: list[Side]) -> tuple[Tile, bool]:
+def _tile_road(job: Job, mean: np.ndarray, sides: list[Side]) -> Tile:
     """Choose a measure's tile: the last, measured from the mean, unless rows are far apart."""
     roads = job.measure.tiles
     if len(roads) == 1:
-        return roads[0], True
+        return roads[0]
     sample = [_tile_rows(job, _some(side), roads[-1], mean, 0.5)[1] for side in sides]
-    spread = 2.0 * float(np.median(np.nan_to_num(np.concatenate(sample))))
-    return (roads[0], False) if spread > WIDE else (roads[-1], True)
+    spread = 2.0 * float(np.median(np.nan_to_num(np.concatenate([[0.0], *sample]))))
+    return roads[0] if spread > WIDE else roads[-1]
 
 
 def _some(side: Side) -> Side:
@@ -279,10 +291,16 @@ def _some(side: Side) -> Side:
     return Side(side.memory, starts, side.width, side.storage, totals, valid)
 
 
-def _bounds(job: Job, rows: np.ndarray, spreads: np.ndarray, centred: bool) -> np.ndarray:
+def _bounds(job: Job, rows: np.ndarray, spreads: np.ndarray, road: Tile) -> np.ndarray:
     """Half of what a pair's sum must reach to be accurate enough, from each of its rows."""
-    if not centred:
-        return np.full(rows.shape, 0.5 * ENTROPY_ERROR[job.real] / RTOL[job.real])
-    error = TILE_ERROR * EPSILON[job.real] * (spreads + np.abs(rows))
-    floor = PRODUCT_ERROR * EPSILON["float64"]
+    length = 1.0 + job.x.width / 1024.0
+    floor = PRODUCT_ERROR * EPSILON["float64"] * length
+    magnitude = np.abs(rows)
+    if road.uniform:
+        error = UNIFORM_ERROR[job.real] * (1.0 + magnitude)
+        error *= length if job.real == "float64" else 1.0
+    elif road.row is formulas.nothing:
+        error = TILE_ERROR * EPSILON[job.real] * spreads
+    else:
+        error = TILE_ERROR * EPSILON[job.real] * magnitude
     return (error + floor) / RTOL[job.real]

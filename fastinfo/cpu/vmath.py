@@ -190,17 +190,19 @@ _L1, _L2, _L3, _L4, _L5, _L6, _L7, _L8 = (
         -0.1457445059250625,
     )
 )
-# (log(1 + r) - r + r**2 / 2) / r**3 on the same interval, degree 5: 6.3e-8 in log(1 + r); the terms
-# below stay exact, so that near 1 the logarithm keeps its relative accuracy
-_N1, _N2, _N3, _N4, _N5, _N6 = (
+# (log(1 + r) - r) / r**2 on the same interval, degree 7: 1.6e-7, so that (1 + r) log(1 + r) - r has
+# a relative error twice that
+_N1, _N2, _N3, _N4, _N5, _N6, _N7, _N8 = (
     _f(c)
     for c in (
-        0.333346909967192003,
-        -0.249805740377191168,
-        0.199102383460157634,
-        -0.171669058617880679,
-        0.161411774686277273,
-        -0.102242056626684187,
+        -0.499999925634428562,
+        0.333336426761368324,
+        -0.250020585033361401,
+        0.199744597420417739,
+        -0.165620210296728464,
+        0.1477500911418005,
+        -0.143523006406865834,
+        0.0922664473021778426,
     )
 )
 
@@ -242,13 +244,18 @@ def _log2_single(x):
 
 
 @helper(EXACT)
-def _log_single(x):
-    """log(x) for normal x, relative accuracy near 1 too; a finite negative number for 0."""
-    ix = bits_of(x)
+def _entropy_gap_single(u):
+    """(1 + u) log(1 + u) - u, with full relative accuracy near 0, for u >= -1."""
+    t = u + _F_ONE
+    ix = bits_of(t)
     k = _i(_i(ix - _F_SQRT_HALF) >> _F_MANTISSA)
-    r = float_of(_i(ix - (k << _F_MANTISSA))) - _F_ONE
-    p = ((((_N6 * r + _N5) * r + _N4) * r + _N3) * r + _N2) * r + _N1
-    return _f(k) * _F_LN2 + (r * r * (p * r - _f(0.5)) + r)
+    near = k == _i(0)
+    r = u if near else float_of(_i(ix - (k << _F_MANTISSA))) - _F_ONE
+    p = (((_N8 * r + _N7) * r + _N6) * r + _N5) * r + _N4
+    tail = ((p * r + _N3) * r + _N2) * r + _N1  # log(1 + r) = r + r**2 tail
+    square = r * r
+    far = t * (_f(k) * _F_LN2 + (square * tail + r)) - u
+    return square * (t * tail + _F_ONE) if near else far
 
 
 # --- float64 -------------------------------------------------------------------------------------
@@ -359,6 +366,21 @@ def _log_normal(x):
 
 
 @helper(EXACT)
+def _entropy_gap_double(u):
+    """(1 + u) log(1 + u) - u, with full relative accuracy near 0, for u >= -1."""
+    t = u + 1.0
+    ix = bits_of(t)
+    k = (ix - _D_SQRT_HALF) >> _D_MANTISSA
+    near = k == _q(0)
+    r = u if near else float_of(ix - (k << _D_MANTISSA)) - 1.0
+    s = r / (r + 2.0)
+    z = s * s
+    p = ((((_B6 * z + _B5) * z + _B4) * z + _B3) * z + _B2) * z + _B1
+    far = t * (_as_double(k) * _LN2 + (s + s) * (z * p + 1.0)) - u
+    return (t + 1.0) * z * (1.0 + s * (1.0 + s) * p) if near else far
+
+
+@helper(EXACT)
 def _log_double(x):
     """Natural logarithm of any float64, subnormal too; NaN below 0."""
     small = x < _D_TINY
@@ -449,20 +471,18 @@ class Arithmetic(SimpleNamespace):
 
 single = Arithmetic(
     real=np.float32,
-    one=np.float32(1),
     exp2=_exp2_single,
     tanh=_tanh_single,
-    log_normal=_log_single,
+    entropy_gap=_entropy_gap_single,
     log_in_units=_log2_single,
     log_unit=np.log(2.0),
 )
 double = Arithmetic(
     real=np.float64,
-    one=1.0,
     exp2=_exp2_double,
     tanh=_tanh_double,
     log=_log_double,
-    log_normal=_log_normal,
+    entropy_gap=_entropy_gap_double,
     log_in_units=_log_normal,
     log_unit=1.0,
     log_ratio=_log_ratio,

@@ -1,0 +1,77 @@
+"""What a first round of users broke."""
+
+import numpy as np
+import pytest
+
+import fastinfo
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64])
+def test_ignore_index_beyond_the_classes_in_unsigned_targets(rng, dtype):
+    logits = rng.standard_normal((4, 5))
+    top = np.iinfo(dtype).max
+    targets = np.array([0, 1, 2, top], dtype)
+    losses = fastinfo.softmax_cross_entropy(logits, targets, ignore_index=top, reduction="none")
+    expected = fastinfo.softmax_cross_entropy(logits, [0, 1, 2, -100], reduction="none")
+    np.testing.assert_array_equal(losses, expected)
+    assert losses[3] == 0
+    ranks = fastinfo.softmax_statistics(logits, targets, ignore_index=top).target_rank
+    assert ranks[3] == -1
+
+
+def test_a_probability_that_underflows_is_zero_in_functions_and_matrices():
+    p, q = [[1.0, 1.0]], [[5e-324, 3.0]]
+    assert fastinfo.kl_divergence(p, q)[0] == np.inf
+    assert fastinfo.pairwise(p, q, "kl_divergence")[0, 0] == np.inf
+
+
+def test_weights_are_scaled_without_overflow():
+    value = fastinfo.js_divergence([1, 2], [2, 1], weights=(1e308, 1e308))
+    assert value == fastinfo.js_divergence([1, 2], [2, 1])
+
+
+def test_confident_rows_keep_their_digits_in_loss_and_gradient():
+    loss, grad = fastinfo.softmax_cross_entropy([[0.0, 40.0]], [1], return_grad=True)
+    exact = np.log1p(np.exp(-40.0))
+    assert loss == pytest.approx(exact, rel=1e-12)
+    assert grad[0, 1] == pytest.approx(-exact, rel=1e-12)
+    assert grad[0, 0] == pytest.approx(exact, rel=1e-12)
+
+
+def test_a_temperature_without_a_reciprocal_is_refused():
+    with pytest.raises(ValueError, match=r"temperature must be positive, at least 2\*\*-100"):
+        fastinfo.softmax([1.0, 2.0], temperature=1e-40)
+
+
+def test_a_result_beyond_float32_is_infinite_without_a_warning():
+    logits = np.array([[3.4e38, -3.4e38]], np.float32)
+    assert fastinfo.softmax_cross_entropy(logits, [1]) == np.inf
+
+
+def test_no_rows_give_no_matrix():
+    assert fastinfo.pairwise(np.ones((0, 3))).shape == (0, 0)
+    assert fastinfo.pairwise(np.ones((0, 3)), condensed=True).shape == (0,)
+
+
+def test_names_of_other_libraries_are_pointed_to_ours():
+    with pytest.raises(AttributeError, match="did you mean 'js_distance'"):
+        fastinfo.jensenshannon  # noqa: B018
+    with pytest.raises(ValueError, match="did you mean 'js_distance'"):
+        fastinfo.pairwise([[1.0]], measure="jensenshannon")
+
+
+@pytest.mark.parametrize("k", [3, 33, 1000, 20_000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_of_few_values_and_outliers(rng, k, dtype):
+    """Rounding errors that agree in all bins add up; one outlier moves the mean of all rows."""
+    two = rng.choice([1.0, 1.03], (12, k))
+    outlier = rng.dirichlet(np.full(k, 20.0), 12)
+    outlier[0] = np.arange(k) == 0
+    zipf = (1.0 / np.arange(1, k + 1)) ** rng.uniform(0.9, 1.1, (12, 1))
+    rtol = {np.float32: 2e-5, np.float64: 1e-12}[dtype]
+    for rows in (two, outlier, zipf):
+        x = rows.astype(dtype)
+        exact = np.array(
+            [fastinfo.js_divergence(p.astype(np.float64), x.astype(np.float64)) for p in x]
+        )
+        np.testing.assert_allclose(fastinfo.pairwise(x), exact, rtol=rtol, atol=1e-30)
