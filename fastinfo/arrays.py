@@ -274,6 +274,11 @@ class Rows:
         """Number of rows."""
         return math.prod(self.shape)
 
+    @property
+    def arithmetic(self) -> str:
+        """Type in which kernels compute with it."""
+        return "float64" if self.storage == "float64" else "float32"
+
     @cached_property
     def memory(self) -> tuple[np.ndarray, np.ndarray]:
         """The memory the array spans, as one dimension, and where in it each row begins."""

@@ -22,12 +22,13 @@ from fastinfo.engine import EXACT, SUM, formula, helper, kernel, template
 # sums are float32, so the shorter the more accurate.
 BLOCK = 4096
 # Elements added side by side, each to a sum of its own, and how many bytes ahead memory is asked
-# for. The processor looks 1.7 kB ahead of an exponential by itself: a float32 loss then reached
-# 0.69 of a plain sum, with this 0.98 to 1.00 in a prototype; 64 or 256 lanes reached 0.82.
+# for: the processor looks 1.7 kB ahead of an exponential by itself. A float32 loss reached 0.69 of
+# a plain sum without, 0.98 to 1.00 with it in a prototype, 0.82 with 64 or 256 lanes. Lanes start
+# on a cache line: across two, a sum is not forwarded to its next load, at 0.7 of the speed.
 LANES = 128
 PREFETCH = 8192
 # A longer row is read in pieces of this many elements, by several threads if rows are few.
-PIECE = 1 << 17
+PIECE = 1 << 20
 # A block is measured from the maximum before it, the first from that of its first elements. Its sum
 # is kept if its own maximum is at most 2**32 times as high (32 bits of rise cost 5 of the float32's
 # 24) and the rest of the sum more than 1/16 of its maximal term; else it is read again, from cache.
@@ -54,22 +55,6 @@ _lower, _merge = formula(formulas.lower), formula(formulas.merge)
 _log_sum, _loss = formula(formulas.log_sum), formula(formulas.softmax_cross_entropy)
 _target_gradient = formula(formulas.target_gradient)
 _softmax_entropy = formula(formulas.softmax_entropy)
-
-
-@helper(EXACT)
-def aligned(memory):
-    """Return `memory` from its first multiple of 64 bytes on.
-
-    Sums across two cache lines are not forwarded from a store to the next load: half the speed.
-    """
-    skip = (-memory.ctypes.data % 64) // memory.itemsize
-    return memory[skip:]
-
-
-@helper(EXACT)
-def lane_of(lanes, number):
-    """Return the sums of one kind."""
-    return part(lanes, number * LANES, (number + 1) * LANES)
 
 
 @cache
@@ -116,9 +101,9 @@ def _add(storage, softcap, weights, soft, statistics, exclude):
 
     @helper(SUM)
     def add(x, y, w, ref, peak, above, from_target, alpha, beta, scale, cap, inner, lanes):
-        top, total, ties = lane_of(lanes, TOP), lane_of(lanes, TOTAL), lane_of(lanes, TIES)
-        e_sum, higher = lane_of(lanes, E_SUM), lane_of(lanes, HIGHER)
-        a_sum, c_sum = lane_of(lanes, A_SUM), lane_of(lanes, C_SUM)
+        top, total, ties = row_of(lanes, TOP), row_of(lanes, TOTAL), row_of(lanes, TIES)
+        e_sum, higher = row_of(lanes, E_SUM), row_of(lanes, HIGHER)
+        a_sum, c_sum = row_of(lanes, A_SUM), row_of(lanes, C_SUM)
         for k in range(x.size):
             v = load(x[k])
             top[k] = vmath.maximum(top[k], v)
@@ -141,30 +126,19 @@ def _add(storage, softcap, weights, soft, statistics, exclude):
 
 
 @cache
-def _block(storage, softcap, weights, soft, statistics, exclude):
-    """Sums over a block of logits measured from `ref`; `exclude` leaves out one equal to `peak`."""
-    arithmetic = vmath.STORAGE[storage][0]
-    real = arithmetic.real
-    add = _add(storage, softcap, weights, soft, statistics, exclude)
-    used = [TOTAL] + [TIES] * exclude + [E_SUM, HIGHER] * statistics
-    sums = tuple(used + [A_SUM, C_SUM] * (weights != "none"))
-    lowest = real(-np.inf)
-    line = 64 // np.dtype(words(storage)).itemsize
-    ahead = PREFETCH // np.dtype(words(storage)).itemsize
+def _lanes_of(storage):
+    """Clear n sums of a kind, add them up, find the largest."""
+    real = vmath.STORAGE[storage][0].real
+    zero, lowest = real(0), real(-np.inf)
 
     @helper(SUM)
-    def clear(lanes, n):
-        top = lane_of(lanes, TOP)
+    def clear(lane, n, value):
         for k in range(n):
-            top[k] = lowest
-        for s in sums:
-            lane = lane_of(lanes, s)
-            for k in range(n):
-                lane[k] = real(0)
+            lane[k] = value
 
     @helper(SUM)
     def add_up(lane, n):
-        total = real(0)
+        total = zero
         for k in range(n):
             total += lane[k]
         return np.float64(total)
@@ -176,12 +150,36 @@ def _block(storage, softcap, weights, soft, statistics, exclude):
             top = vmath.maximum(top, lane[k])
         return top
 
+    return clear, add_up, highest
+
+
+@cache
+def _block(storage, softcap, weights, soft, statistics, exclude):
+    """Sums over a block of logits measured from `ref`; `exclude` leaves out one equal to `peak`."""
+    arithmetic = vmath.STORAGE[storage][0]
+    real = arithmetic.real
+    add = _add(storage, softcap, weights, soft, statistics, exclude)
+    zero, lowest = real(0), real(-np.inf)
+    line = 64 // np.dtype(words(storage)).itemsize
+    ahead = PREFETCH // np.dtype(words(storage)).itemsize
+
+    clear, add_up, highest = _lanes_of(storage)
+
     @helper(EXACT)
     def block(x, y, w, ref, peak, above, from_target, option, lanes):
         alpha, beta, scale = real(option[ALPHA]), real(option[BETA]), real(option[LOG2_SCALE])
         cap, inner = real(option[CAP]), real(option[INNER])
         n = LANES if x.size > LANES else x.size
-        clear(lanes, n)
+        clear(row_of(lanes, TOP), n, lowest)
+        clear(row_of(lanes, TOTAL), n, zero)
+        if exclude:
+            clear(row_of(lanes, TIES), n, zero)
+        if statistics:
+            clear(row_of(lanes, E_SUM), n, zero)
+            clear(row_of(lanes, HIGHER), n, zero)
+        if weights != "none":
+            clear(row_of(lanes, A_SUM), n, zero)
+            clear(row_of(lanes, C_SUM), n, zero)
         whole = x.size - x.size % LANES
         for lo in range(0, whole, LANES):
             for k in range(lo + ahead, lo + ahead + LANES, line):
@@ -195,14 +193,14 @@ def _block(storage, softcap, weights, soft, statistics, exclude):
             part(x, whole, x.size), part(y, whole, x.size), part(w, whole, x.size), ref, peak,
             above, from_target, alpha, beta, scale, cap, inner, lanes,
         )  # fmt: skip
-        total = add_up(lane_of(lanes, TOTAL), n)
+        total = add_up(row_of(lanes, TOTAL), n)
         if exclude:
-            total += add_up(lane_of(lanes, TIES), n) - 1.0
-        e = add_up(lane_of(lanes, E_SUM), n) if statistics else 0.0
-        higher = add_up(lane_of(lanes, HIGHER), n) if statistics else 0.0
-        a = add_up(lane_of(lanes, A_SUM), n) if weights != "none" else 0.0
-        c = add_up(lane_of(lanes, C_SUM), n) if weights != "none" else 0.0
-        return highest(lane_of(lanes, TOP), n), total, e, a, c, higher
+            total += add_up(row_of(lanes, TIES), n) - 1.0
+        e = add_up(row_of(lanes, E_SUM), n) if statistics else 0.0
+        higher = add_up(row_of(lanes, HIGHER), n) if statistics else 0.0
+        a = add_up(row_of(lanes, A_SUM), n) if weights != "none" else 0.0
+        c = add_up(row_of(lanes, C_SUM), n) if weights != "none" else 0.0
+        return highest(row_of(lanes, TOP), n), total, e, a, c, higher
 
     return block
 
@@ -493,13 +491,11 @@ def copy_out(buffer, out, stream):
 def states(storage, softcap, weights, soft, statistics):
     """Kernel: read rows, or the stretch of them that begins at class `base`, into their states."""
     row = _row(storage, softcap, weights, soft, statistics)
-    real = vmath.STORAGE[storage][0].real
 
     @kernel(storage, softcap, weights, soft, statistics)
     def read_rows(
-        x, starts, width, base, y, y_starts, w, targets, elsewhere, active, option, state
+        x, starts, width, base, y, y_starts, w, targets, elsewhere, active, option, lanes, state
     ):
-        lanes = aligned(np.empty(LANE_SUMS * LANES + LANES, real))
         for i in range(starts.size):
             if active[i] != 0.0:
                 own = part(y, y_starts[i], y_starts[i] + width) if y_starts.size else part(y, 0, 0)
@@ -572,17 +568,16 @@ def gradients(storage, softcap, weights, soft, into):
 def losses_and_gradients(storage, softcap, weights, soft):
     """Kernel: the three steps a row at a time, so that the second reading finds it in cache."""
     row, finish = _row(storage, softcap, weights, soft, False), _finish(softcap)
-    coefficients_of, real = _coefficients(softcap), vmath.STORAGE[storage][0].real
+    coefficients_of = _coefficients(softcap)
     emit = _emit(storage, softcap, weights, soft, storage)
 
     @kernel(storage, softcap, weights, soft)
     def read_and_write_rows(
-        x, starts, width, y, y_starts, w, targets, active, option, losses,
+        x, starts, width, y, y_starts, w, targets, active, option, lanes, losses,
         out, out_starts, stream,
     ):  # fmt: skip
         buffer = np.empty(BUFFER, out.dtype)
         state, coefficients = np.empty(STATE), np.empty(COEFFICIENTS)
-        lanes = aligned(np.empty(LANE_SUMS * LANES + LANES, real))
         for i in range(starts.size):
             losses[i] = 0.0
             target_row = part(out, out_starts[i], out_starts[i] + width)

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fastinfo.arrays import Rows, read_only
+from fastinfo.arrays import Rows, empty, read_only
 from fastinfo.cpu import row_kernels as kernels
 from fastinfo.cpu.row_kernels import PIECE
 from fastinfo.engine import get_num_threads, run
@@ -210,6 +210,10 @@ def _fresh(n: int) -> np.ndarray:
     return state
 
 
+def _lanes(problem: Problem) -> np.ndarray:
+    return empty((kernels.LANE_SUMS, kernels.LANES), problem.logits.arithmetic)
+
+
 def _by_rows(problem: Problem, then: Callable[[int, int, np.ndarray], object]) -> None:
     """Read chunks of whole rows into states, handed to `then`."""
 
@@ -230,7 +234,7 @@ def _read(problem: Problem, lo: int, hi: int, begin: int, end: int) -> np.ndarra
     read_rows(
         memory, starts, width, begin, y, y_starts, problem.class_weights,
         problem.row_targets[lo:hi], elsewhere, problem.row_weights[lo:hi], problem.options.array,
-        state,
+        _lanes(problem), state,
     )  # fmt: skip
     return state
 
@@ -253,8 +257,8 @@ def _fused(problem: Problem, target: Rows, result: np.ndarray) -> None:
         logits, starts, width, y, y_starts = problem.stretch(lo, hi, 0, problem.logits.width)
         read_and_write(
             logits, starts, width, y, y_starts, problem.class_weights, problem.row_targets[lo:hi],
-            problem.row_weights[lo:hi], problem.options.array, result[lo:hi], memory,
-            out_starts[lo:hi], stream,
+            problem.row_weights[lo:hi], problem.options.array, _lanes(problem), result[lo:hi],
+            memory, out_starts[lo:hi], stream,
         )  # fmt: skip
 
     run(task, problem.logits.count, problem.row_step)
