@@ -64,7 +64,7 @@ FUNCTIONS = {
         vmath.double.log, np.log, "float64", 1e-300, 1e300, 2.5, 0.0, "every measure by rows"
     ),
     "log over pairs, float64": Function(
-        vmath.double.log_in_units, np.log, "float64", 1e-300, 1e300, 3.5, 0.0, "JS of all pairs"
+        vmath.double.log_in_units, np.log, "float64", 1e-300, 1e300, 5.0, 0.0, "JS of all pairs"
     ),
 }  # fmt: skip
 
