@@ -71,7 +71,8 @@ def test_rows_of_few_values_and_outliers(rng, k, dtype):
     rtol = {np.float32: 2e-5, np.float64: 1e-12}[dtype]
     for rows in (two, outlier, zipf):
         x = rows.astype(dtype)
-        exact = np.array(
-            [fastinfo.js_divergence(p.astype(np.float64), x.astype(np.float64)) for p in x]
-        )
-        np.testing.assert_allclose(fastinfo.pairwise(x), exact, rtol=rtol, atol=1e-30)
+        for name in ("js_divergence", "hellinger_distance", "kl_divergence"):
+            measure, wide = getattr(fastinfo, name), x.astype(np.float64)
+            exact = np.array([measure(p, wide) for p in wide])
+            matrix = fastinfo.pairwise(x, measure=name)
+            np.testing.assert_allclose(matrix, exact, rtol=rtol, atol=1e-30)
