@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from fastinfo.cpu import vmath
-from fastinfo.cpu.vmath import part
+from fastinfo.cpu.simd import maximum, part
 from fastinfo.engine import SUM, formula, helper, kernel
 
 
@@ -46,7 +46,7 @@ def totals(storage):
         for k in range(x.size):
             v = np.float64(load(x[k]))
             total += v
-            lowest = vmath.maximum(lowest, -v)
+            lowest = maximum(lowest, -v)
         return total, -lowest
 
     @kernel(storage)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastinfo.cpu import vmath
 from fastinfo.cpu.bin_kernels import bin_sum, share
-from fastinfo.cpu.vmath import part, row_of
+from fastinfo.cpu.simd import part, row_of
 from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 
 # Bins that a float32 sum runs over before it is added up in float64.

@@ -1,7 +1,8 @@
-"""Rows of logits: one streaming reading into a small state, and a second one for gradients.
+"""Rows of logits: one streaming reading into a small state, and what a state says.
 
 A row is cut into fixed pieces, a piece into blocks that stay in the first-level cache. Pieces are
-merged in order, so it does not matter which thread read which. Formulas are in `formulas.py`.
+merged in order, so it does not matter which thread read which. Formulas are in `formulas.py`, the
+second reading, for gradients, in `gradient_kernels.py`.
 
 Kernels take flat memory and the offset of each row in it, so that any strides between rows do.
 `weights` is "none" where the targets are integers and all other classes count nothing; else the
@@ -15,17 +16,25 @@ import numpy as np
 from fastinfo import formulas
 from fastinfo.arrays import words
 from fastinfo.cpu import vmath
-from fastinfo.cpu.vmath import part, prefetch, row_of
-from fastinfo.engine import EXACT, SUM, formula, helper, kernel, template
+from fastinfo.cpu.simd import (
+    absolute,
+    first_of,
+    highest_of,
+    lanes_before,
+    maximum,
+    part,
+    prefetch,
+    row_of,
+    sum_of,
+    where,
+)
+from fastinfo.engine import EXACT, formula, helper, kernel
 
 # Elements read between two looks at the running maximum: 1024 to 8192 run within 5 %, and a block's
 # sums are float32, so the shorter the more accurate.
 BLOCK = 4096
-# Elements added side by side, each to a sum of its own, and how many bytes ahead memory is asked
-# for: the processor looks 1.7 kB ahead of an exponential by itself. A float32 loss reached 0.69 of
-# a plain sum without, 0.98 to 1.00 with it in a prototype, 0.82 with 64 or 256 lanes. Lanes start
-# on a cache line: across two, a sum is not forwarded to its next load, at 0.7 of the speed.
-LANES = 128
+# How many bytes ahead memory is asked for. The processor looks 1.7 kB ahead of an exponential by
+# itself; one thread then reads 33 GB/s of float32 logits, with this 40, as many as a plain sum.
 PREFETCH = 8192
 # A longer row is read in pieces of this many elements, by several threads if rows are few.
 PIECE = 1 << 20
@@ -35,14 +44,9 @@ PIECE = 1 << 20
 SAMPLE = 64
 MAX_RISE = 32.0
 MIN_REST = 0.0625
-# Elements of a result held in the first-level cache before they are written.
-BUFFER = 1024
 
-# Columns of a row's state, and of the coefficients of its gradient.
+# Columns of a row's state.
 MAX, REST, ENTROPY, LINEAR, WEIGHT, ARGMAX, RANK, TARGET_LOGIT, STATE = range(9)
-REFERENCE, SCALE, SHARE, TARGET, COEFFICIENTS = range(5)
-# Sums kept one a lane.
-TOP, TOTAL, TIES, E_SUM, HIGHER, A_SUM, C_SUM, LANE_SUMS = range(8)
 # Entries of the array of options.
 ALPHA, BETA, LOG2_SCALE, INVERSE_TEMPERATURE, CAP, INNER, SLOPE, Z_LOSS, OPTIONS = range(9)
 # Figures of a row.
@@ -51,212 +55,149 @@ ALPHA, BETA, LOG2_SCALE, INVERSE_TEMPERATURE, CAP, INNER, SLOPE, Z_LOSS, OPTIONS
     RAW_MAXIMUM, FIGURES,
 ) = range(9)  # fmt: skip
 
-_lower, _merge = formula(formulas.lower), formula(formulas.merge)
-_log_sum, _loss = formula(formulas.log_sum), formula(formulas.softmax_cross_entropy)
-_target_gradient = formula(formulas.target_gradient)
-_softmax_entropy = formula(formulas.softmax_entropy)
+_merge, _log_sum = formula(formulas.merge), formula(formulas.log_sum)
+_loss, _softmax_entropy = (
+    formula(formulas.softmax_cross_entropy),
+    formula(formulas.softmax_entropy),
+)
 
 
 @cache
-def _weight_of_class(weights, real, load):
-    """c_k from the block's soft targets y and class weights w."""
+def weight_of_class(weights, arithmetic, soft):
+    """c_k of the classes from k on, from the soft targets y and class weights w."""
+    filled = arithmetic.filled
+    y_from = vmath.reader(soft, arithmetic, 0.0)
+    w_from = vmath.reader("float64", arithmetic, 0.0)
     ways = {
-        "none": lambda y, w, k, alpha, beta: real(0),
-        "uniform": lambda y, w, k, alpha, beta: beta,
-        "shared": lambda y, w, k, alpha, beta: beta * real(w[k]),
-        "rows": lambda y, w, k, alpha, beta: alpha * real(load(y[k])) + beta,
-        "weighted_rows": lambda y, w, k, alpha, beta: (
-            (alpha * real(load(y[k])) + beta) * real(w[k])
-        ),
+        "none": lambda y, w, k, alpha, beta: filled(0.0),
+        "uniform": lambda y, w, k, alpha, beta: filled(beta),
+        "shared": lambda y, w, k, alpha, beta: w_from(w, k) * beta,
+        "rows": lambda y, w, k, alpha, beta: y_from(y, k) * alpha + beta,
+        "weighted_rows": lambda y, w, k, alpha, beta: (y_from(y, k) * alpha + beta) * w_from(w, k),
     }
     return helper(EXACT)(ways[weights])
 
 
 @cache
-def _shape(arithmetic, softcap):
+def shape(arithmetic, softcap):
     """Z of a logit and dz/dx times the temperature: the identity, or softcap * tanh(inner * x)."""
     real, tanh = arithmetic.real, arithmetic.tanh
     one, infinity = real(1), real(np.inf)
 
+    @helper(EXACT)
     def identity(x, cap, inner):
         return x, one
 
+    @helper(EXACT)
     def capped(x, cap, inner):
         value, slope = tanh(x * inner)
-        finite = abs(x) < infinity
-        return (cap * value if finite else x), (slope if finite else one)
+        finite = absolute(x) < infinity
+        return where(finite, value * cap, x), where(finite, slope, one)
 
-    return helper(EXACT)(capped if softcap else identity)
-
-
-@cache
-def _add(storage, softcap, weights, soft, statistics, exclude):
-    """Add a block of at most LANES logits, measured from `ref`, to sums kept one a lane."""
-    arithmetic, load, _ = vmath.STORAGE[storage]
-    real, exp2 = arithmetic.real, arithmetic.exp2
-    shape = _shape(arithmetic, softcap)
-    weight = _weight_of_class(weights, real, vmath.STORAGE[soft][1])
-    linear = weights != "none"
-    zero, one = real(0), real(1)
-
-    @helper(SUM)
-    def add(x, y, w, ref, peak, above, from_target, alpha, beta, scale, cap, inner, lanes):
-        top, total, ties = row_of(lanes, TOP), row_of(lanes, TOTAL), row_of(lanes, TIES)
-        e_sum, higher = row_of(lanes, E_SUM), row_of(lanes, HIGHER)
-        a_sum, c_sum = row_of(lanes, A_SUM), row_of(lanes, C_SUM)
-        for k in range(x.size):
-            v = load(x[k])
-            top[k] = vmath.maximum(top[k], v)
-            d = shape(v, cap, inner)[0] - ref
-            e = exp2(d * scale)
-            if exclude:
-                total[k] += zero if v == peak else e
-                ties[k] += one if v == peak else zero
-            else:
-                total[k] += e
-            if statistics:
-                e_sum[k] += e * d if e > zero else zero
-                higher[k] += one if v > above or v >= from_target else zero
-            if linear:
-                c = weight(y, w, k, alpha, beta)
-                a_sum[k] += zero if c == zero else c * d
-                c_sum[k] += c
-
-    return add
+    return capped if softcap else identity
 
 
 @cache
-def _lanes_of(storage):
-    """Clear n sums of a kind, add them up, find the largest."""
-    real = vmath.STORAGE[storage][0].real
-    zero, lowest = real(0), real(-np.inf)
-
-    @helper(SUM)
-    def clear(lane, n, value):
-        for k in range(n):
-            lane[k] = value
-
-    @helper(SUM)
-    def add_up(lane, n):
-        total = zero
-        for k in range(n):
-            total += lane[k]
-        return np.float64(total)
-
-    @helper(SUM)
-    def highest(lane, n):
-        top = lowest
-        for k in range(n):
-            top = vmath.maximum(top, lane[k])
-        return top
-
-    return clear, add_up, highest
-
-
-@cache
-def _block(storage, softcap, weights, soft, statistics, exclude):
+def _sums(storage, softcap, weights, soft, statistics, exclude):
     """Sums over a block of logits measured from `ref`; `exclude` leaves out one equal to `peak`."""
     arithmetic = vmath.STORAGE[storage][0]
-    real = arithmetic.real
-    add = _add(storage, softcap, weights, soft, statistics, exclude)
-    zero, lowest = real(0), real(-np.inf)
-    line = 64 // np.dtype(words(storage)).itemsize
+    real, exp2, lanes, filled = (
+        arithmetic.real, arithmetic.exp2, arithmetic.lanes, arithmetic.filled,
+    )  # fmt: skip
+    read, z_of = vmath.reader(storage, arithmetic, -np.inf), shape(arithmetic, softcap)
+    weight = weight_of_class(weights, arithmetic, soft)
+    linear = weights != "none"
+    zero, one, lowest = real(0), real(1), real(-np.inf)
     ahead = PREFETCH // np.dtype(words(storage)).itemsize
 
-    clear, add_up, highest = _lanes_of(storage)
-
     @helper(EXACT)
-    def block(x, y, w, ref, peak, above, from_target, option, lanes):
+    def sums(x, y, w, ref, peak, above, from_target, option):
         alpha, beta, scale = real(option[ALPHA]), real(option[BETA]), real(option[LOG2_SCALE])
         cap, inner = real(option[CAP]), real(option[INNER])
-        n = LANES if x.size > LANES else x.size
-        clear(row_of(lanes, TOP), n, lowest)
-        clear(row_of(lanes, TOTAL), n, zero)
+        top, total, ties = filled(lowest), filled(zero), filled(zero)
+        e_sum, higher, a_sum, c_sum = filled(zero), filled(zero), filled(zero), filled(zero)
+        for k in range(0, x.size, lanes):
+            prefetch(x, k + ahead)
+            v = read(x, k)
+            top = maximum(top, v)
+            d = z_of(v, cap, inner)[0] - ref
+            e = exp2(d * scale)
+            if exclude:
+                is_peak = v == peak
+                total += where(is_peak, zero, e)
+                ties += where(is_peak, one, zero)
+            else:
+                total += e
+            if statistics:
+                e_sum += where(e > zero, e * d, zero)
+                inside = lanes_before(x.size - k, v)
+                higher += where(((v > above) | (v >= from_target)) & inside, one, zero)
+            if linear:
+                inside = lanes_before(x.size - k, v)
+                c = where(inside, weight(y, w, k, alpha, beta), zero)
+                a_sum += where(c == zero, zero, c * d)
+                c_sum += c
+        total_sum = sum_of(total)
         if exclude:
-            clear(row_of(lanes, TIES), n, zero)
-        if statistics:
-            clear(row_of(lanes, E_SUM), n, zero)
-            clear(row_of(lanes, HIGHER), n, zero)
-        if weights != "none":
-            clear(row_of(lanes, A_SUM), n, zero)
-            clear(row_of(lanes, C_SUM), n, zero)
-        whole = x.size - x.size % LANES
-        for lo in range(0, whole, LANES):
-            for k in range(lo + ahead, lo + ahead + LANES, line):
-                prefetch(x, k)
-            hi = lo + LANES
-            add(
-                part(x, lo, hi), part(y, lo, hi), part(w, lo, hi), ref, peak, above, from_target,
-                alpha, beta, scale, cap, inner, lanes,
-            )  # fmt: skip
-        add(
-            part(x, whole, x.size), part(y, whole, x.size), part(w, whole, x.size), ref, peak,
-            above, from_target, alpha, beta, scale, cap, inner, lanes,
-        )  # fmt: skip
-        total = add_up(row_of(lanes, TOTAL), n)
-        if exclude:
-            total += add_up(row_of(lanes, TIES), n) - 1.0
-        e = add_up(row_of(lanes, E_SUM), n) if statistics else 0.0
-        higher = add_up(row_of(lanes, HIGHER), n) if statistics else 0.0
-        a = add_up(row_of(lanes, A_SUM), n) if weights != "none" else 0.0
-        c = add_up(row_of(lanes, C_SUM), n) if weights != "none" else 0.0
-        return highest(row_of(lanes, TOP), n), total, e, a, c, higher
+            total_sum += sum_of(ties) - 1.0
+        return (
+            highest_of(top),
+            total_sum,
+            sum_of(e_sum),
+            sum_of(a_sum),
+            sum_of(c_sum),
+            sum_of(higher),
+        )
 
-    return block
+    return sums
 
 
 @cache
 def _piece(storage, softcap, weights, soft, statistics):
     """State of a piece of a row."""
     arithmetic, load, _ = vmath.STORAGE[storage]
-    real = arithmetic.real
+    real, lanes, filled = arithmetic.real, arithmetic.lanes, arithmetic.filled
     variant = (storage, softcap, weights, soft, statistics)
-    measure, measure_again = _block(*variant, False), _block(*variant, True)
-    shape = _shape(arithmetic, softcap)
+    measure, measure_again = _sums(*variant, False), _sums(*variant, True)
+    read, z_lanes = vmath.reader(storage, arithmetic, -np.inf), shape(arithmetic, softcap)
     lowest, zero, one, nothing = real(-np.inf), real(0), real(1), real(np.nan)
     # Weighted sums of z - ref would cancel if measured from anything but the maximum.
     always_again = weights != "none"
 
     @helper(EXACT)
     def z_of(x, option):
-        return shape(x, real(option[CAP]), real(option[INNER]))[0]
+        return first_of(z_lanes(filled(x), real(option[CAP]), real(option[INNER]))[0])
 
-    @helper(SUM)
+    @helper(EXACT)
     def count_equal(x, value):
-        n = zero
-        for k in range(x.size):
-            n += one if load(x[k]) == value else zero
-        return n
+        n = filled(zero)
+        for k in range(0, x.size, lanes):
+            v = read(x, k)
+            n += where((v == value) & lanes_before(x.size - k, v), one, zero)
+        return sum_of(n)
 
-    @helper(SUM)
+    @helper(EXACT)
     def highest(x):
-        top = lowest
-        for k in range(x.size):
-            top = vmath.maximum(top, load(x[k]))
-        return top
-
-    @helper(SUM)
-    def count_nan(x):
-        n = zero
-        for k in range(x.size):
-            n += one if load(x[k]) != load(x[k]) else zero
-        return n
+        top = filled(lowest)
+        for k in range(0, x.size, lanes):
+            top = maximum(top, read(x, k))
+        return highest_of(top)
 
     @helper(EXACT)
     def find(x, value):
-        """Position of the first `value`, of the first NaN if it is NaN."""
+        """Position of the first `value`, of the first NaN if it is NaN; -1 if there is none."""
         for k in range(x.size):
             v = load(x[k])
             if v == value or (v != v and value != value):
                 return k
-        return 0
+        return -1
 
-    @template
-    def piece(x, y, w, target, target_logit, option, lanes):
+    @helper(EXACT)
+    def piece(x, y, w, target, target_logit, option):
         inverse_t, scale = option[INVERSE_TEMPERATURE], option[LOG2_SCALE]
         m, r, e, a, c, rank, block_of_max = lowest, -1.0, 0.0, 0.0, 0.0, 0.0, 0
         for lo in range(0, x.size, BLOCK):
-            hi = lo + BLOCK if lo + BLOCK < x.size else x.size
+            hi = min(lo + BLOCK, x.size)
             b, by, bw = part(x, lo, hi), part(y, lo, hi), part(w, lo, hi)
             from_target = nothing
             if statistics and lo < target:
@@ -266,10 +207,10 @@ def _piece(storage, softcap, weights, soft, statistics):
                     from_target = target_logit
             start = m
             if not m > lowest:
-                start = highest(part(b, 0, SAMPLE if b.size > SAMPLE else b.size))
+                start = highest(part(b, 0, min(b.size, SAMPLE)))
             ref = z_of(start if start > lowest else zero, option)
             top, total, eb, ab, cb, higher = measure(
-                b, by, bw, ref, zero, target_logit, from_target, option, lanes
+                b, by, bw, ref, zero, target_logit, from_target, option
             )
             rank += higher
             if not top > m:
@@ -281,7 +222,7 @@ def _piece(storage, softcap, weights, soft, statistics):
             rest = total * shrink - 1.0
             if always_again or not (rest > MIN_REST and rise * scale < MAX_RISE):
                 _, rest, eb, ab, cb, _ = measure_again(
-                    b, by, bw, z, top, target_logit, from_target, option, lanes
+                    b, by, bw, z, top, target_logit, from_target, option
                 )
             else:
                 eb = (eb - total * rise) * shrink
@@ -290,16 +231,13 @@ def _piece(storage, softcap, weights, soft, statistics):
                 np.float64(m), r, e, a, c, np.float64(top), rest, eb, ab, cb, gap, inverse_t
             )
             m, block_of_max = top, lo
-        if r != r:
-            m = nothing if count_nan(x) else m
         position = 0
-        if statistics and r != r:
-            position = find(x, m)
-        elif statistics:
-            end = block_of_max + BLOCK
-            position = block_of_max + find(
-                part(x, block_of_max, end if end < x.size else x.size), m
-            )
+        if r != r:
+            position = find(x, nothing)
+            m = nothing if position >= 0 else m
+        if statistics and m == m:
+            last = min(block_of_max + BLOCK, x.size)
+            position = block_of_max + find(part(x, block_of_max, last), m)
         return np.float64(m), r, e, a, c, position, rank
 
     return piece
@@ -309,17 +247,20 @@ def _piece(storage, softcap, weights, soft, statistics):
 def _absorb(storage, softcap):
     """Merge what comes next in a row into its state; a NaN stays, and where it was first."""
     arithmetic = vmath.STORAGE[storage][0]
-    shape, real = _shape(arithmetic, softcap), arithmetic.real
+    real, filled, z_lanes = arithmetic.real, arithmetic.filled, shape(arithmetic, softcap)
 
-    @template
+    @helper(EXACT)
+    def z_of(x, option):
+        return np.float64(first_of(z_lanes(filled(x), real(option[CAP]), real(option[INNER]))[0]))
+
+    @helper(EXACT)
     def absorb(state, m, r, e, a, c, argmax, rank, option):
-        before, cap, inner = state[MAX], real(option[CAP]), real(option[INNER])
-        z_before, z = shape(real(before), cap, inner)[0], shape(real(m), cap, inner)[0]
+        before = state[MAX]
         if before == before and (m > before or m != m):
             state[ARGMAX] = argmax
         state[MAX], state[REST], state[ENTROPY], state[LINEAR], state[WEIGHT] = _merge(
             before, state[REST], state[ENTROPY], state[LINEAR], state[WEIGHT],
-            m, r, e, a, c, np.float64(z_before) - np.float64(z), option[INVERSE_TEMPERATURE],
+            m, r, e, a, c, z_of(before, option) - z_of(m, option), option[INVERSE_TEMPERATURE],
         )  # fmt: skip
         if m != m or before != before:
             state[MAX] = np.nan
@@ -329,22 +270,23 @@ def _absorb(storage, softcap):
 
 
 @cache
-def _row(storage, softcap, weights, soft, statistics):
+def row_reader(storage, softcap, weights, soft, statistics):
     """Read one row, or a stretch of one that begins at class `base`, into its state."""
     arithmetic, load, _ = vmath.STORAGE[storage]
     piece = _piece(storage, softcap, weights, soft, statistics)
     real, absorb = arithmetic.real, _absorb(storage, softcap)
 
-    @template
-    def row(x, y, w, base, target, elsewhere, option, state, lanes):
+    @helper(EXACT)
+    def row(x, y, w, base, target, elsewhere, option, state):
         position = target - base
         logit = load(x[position]) if 0 <= position < x.size else real(elsewhere)
-        state[TARGET_LOGIT] = logit
+        state[:] = 0.0
+        state[MAX], state[REST], state[TARGET_LOGIT] = -np.inf, -1.0, logit
         for lo in range(0, x.size, PIECE):
-            hi = lo + PIECE if lo + PIECE < x.size else x.size
+            hi = min(lo + PIECE, x.size)
             m, r, e, a, c, argmax, rank = piece(
                 part(x, lo, hi), part(y, lo, hi), part(w, base + lo, base + hi), position - lo,
-                logit, option, lanes,
+                logit, option,
             )  # fmt: skip
             absorb(state, m, r, e, a, c, base + lo + argmax, rank, option)
 
@@ -363,12 +305,12 @@ def _z(softcap):
 
 
 @cache
-def _target_terms(softcap):
+def target_terms(softcap):
     """Log Σ w, z of the maximum, its gap to the target, the target's and its smoothed weight."""
     z_of = _z(softcap)
 
-    @template
-    def target_terms(state, target, w, option):
+    @helper(EXACT)
+    def terms(state, target, w, option):
         z, gap, own_weight, smoothed = z_of(state[MAX], option), 0.0, 0.0, 0.0
         if target >= 0:
             class_weight = np.float64(w[target]) if w.size else 1.0
@@ -376,17 +318,17 @@ def _target_terms(softcap):
             gap = (z - z_of(state[TARGET_LOGIT], option)) * option[INVERSE_TEMPERATURE]
         return _log_sum(state[MAX], state[REST]), z, gap, own_weight, smoothed
 
-    return target_terms
+    return terms
 
 
 @cache
-def _finish(softcap):
+def loss_of(softcap):
     """Loss of a row from its state."""
-    target_terms = _target_terms(softcap)
+    terms = target_terms(softcap)
 
-    @template
+    @helper(EXACT)
     def finish(state, target, weight, w, option):
-        log_sum, z, gap, own_weight, _ = target_terms(state, target, w, option)
+        log_sum, z, gap, own_weight, _ = terms(state, target, w, option)
         inverse_t = option[INVERSE_TEMPERATURE]
         return weight * _loss(
             log_sum, z * inverse_t, gap, own_weight, state[LINEAR], state[WEIGHT],
@@ -396,121 +338,63 @@ def _finish(softcap):
     return finish
 
 
-@cache
-def _coefficients(softcap):
-    """Coefficients of a row's gradient from its state; NaN where the row is no distribution."""
-    target_terms = _target_terms(softcap)
-
-    @template
-    def coefficients_of(state, target, weight, w, option, coefficients):
-        log_sum, z, gap, own_weight, smoothed = target_terms(state, target, w, option)
-        rest, c = state[REST], state[WEIGHT]
-        z_term = 0.0
-        if option[Z_LOSS] != 0.0:
-            z_term = 2.0 * option[Z_LOSS] * (z * option[INVERSE_TEMPERATURE] + log_sum)
-        share = weight * option[SLOPE]
-        coefficients[REFERENCE], coefficients[SHARE] = z, share
-        coefficients[SCALE] = share * (own_weight + c + z_term) / (1.0 + rest) + 0.0 * log_sum
-        if target >= 0:
-            logit = state[TARGET_LOGIT]
-            entry = -(own_weight + smoothed)
-            if gap < np.inf:
-                entry = _target_gradient(
-                    rest, np.exp(-gap), logit == state[MAX], own_weight, smoothed, c, z_term
-                )
-                if softcap:
-                    entry /= np.cosh(logit * option[INNER]) ** 2
-            coefficients[TARGET] = share * entry + 0.0 * log_sum
-
-    return coefficients_of
-
-
-@cache
-def _emit(storage, softcap, weights, soft, into):
-    """Write a row's gradient, through a buffer: `out` may be the logits themselves."""
-    arithmetic, load, _ = vmath.STORAGE[storage]
-    store = vmath.STORAGE[into][2]
-    real, exp2 = arithmetic.real, arithmetic.exp2
-    shape = _shape(arithmetic, softcap)
-    weight = _weight_of_class(weights, real, vmath.STORAGE[soft][1])
-    linear = weights != "none"
-
-    @helper(EXACT)
-    def block(x, y, w, coefficients, option, buffer):
-        alpha, beta, scale = real(option[ALPHA]), real(option[BETA]), real(option[LOG2_SCALE])
-        cap, inner = real(option[CAP]), real(option[INNER])
-        ref, factor = real(coefficients[REFERENCE]), real(coefficients[SCALE])
-        share = real(coefficients[SHARE])
-        for k in range(x.size):
-            z, slope = shape(load(x[k]), cap, inner)
-            g = factor * exp2((z - ref) * scale)
-            if linear:
-                g -= share * weight(y, w, k, alpha, beta)
-            buffer[k] = store(slope * g) if softcap else store(g)
-
-    @template
-    def emit(x, y, w, base, target, coefficients, option, out, buffer, stream):
-        for lo in range(0, x.size, BUFFER):
-            hi = lo + BUFFER if lo + BUFFER < x.size else x.size
-            block(
-                part(x, lo, hi), part(y, lo, hi), part(w, base + lo, base + hi), coefficients,
-                option, buffer,
-            )  # fmt: skip
-            if lo <= target - base < hi:
-                buffer[target - base - lo] = store(real(coefficients[TARGET]))
-            copy_out(buffer, part(out, lo, hi), stream)
-
-    return emit
-
-
-@helper(EXACT)
-def copy_out(buffer, out, stream):
-    """Copy the buffer to `out`; with `stream`, 64 bytes at a time past the caches."""
-    size, begin = out.size, 0
-    if stream:
-        item = buffer.itemsize
-        address, source = out.ctypes.data, buffer.ctypes.data
-        head = (-address % 64) // item
-        head = head if head < size else size
-        for k in range(head):
-            out[k] = buffer[k]
-        lines = (size - head) * item // 64
-        for line in range(lines):
-            at = head * item + line * 64
-            vmath.stream_64(address + at, source + at)
-        begin = head + lines * 64 // item
-    rest, source_rest = part(out, begin, size), part(buffer, begin, size)
-    for k in range(rest.size):
-        rest[k] = source_rest[k]
-
-
 # --- kernels -------------------------------------------------------------------------------------
 
 
 @cache
+def losses(storage, softcap, weights, soft):
+    """Kernel: losses of whole rows."""
+    row, finish = row_reader(storage, softcap, weights, soft, False), loss_of(softcap)
+
+    @kernel(storage, softcap, weights, soft)
+    def read_losses(x, starts, width, y, y_starts, w, targets, active, option, out):
+        state = np.empty(STATE)
+        for i in range(starts.size):
+            out[i] = 0.0
+            if active[i] != 0.0:
+                begin = y_starts[i] if y_starts.size else 0
+                row(
+                    part(x, starts[i], starts[i] + width), part(y, begin, begin + width), w, 0,
+                    targets[i], np.nan, option, state,
+                )  # fmt: skip
+                out[i] = finish(state, targets[i], active[i], w, option)
+
+    return read_losses
+
+
+@cache
 def states(storage, softcap, weights, soft, statistics):
-    """Kernel: read rows, or the stretch of them that begins at class `base`, into their states."""
-    row = _row(storage, softcap, weights, soft, statistics)
+    """Kernel: states of pieces of rows, `state.shape[0]` of them from number `first` on.
+
+    A row of `width` classes, the first of which is class `base` of what it is a stretch of, has
+    `pieces` of them. Rows that do not count keep the state of no classes.
+    """
+    row = row_reader(storage, softcap, weights, soft, statistics)
 
     @kernel(storage, softcap, weights, soft, statistics)
-    def read_rows(
-        x, starts, width, base, y, y_starts, w, targets, elsewhere, active, option, lanes, state
-    ):
-        for i in range(starts.size):
-            if active[i] != 0.0:
-                own = part(y, y_starts[i], y_starts[i] + width) if y_starts.size else part(y, 0, 0)
-                row(
-                    part(x, starts[i], starts[i] + width), own, w, base, targets[i],
-                    elsewhere[i] if elsewhere.size else np.nan, option, row_of(state, i), lanes,
-                )  # fmt: skip
+    def read_states(
+        first, pieces, x, starts, width, base, y, y_starts, w, targets, elsewhere, active, option,
+        state,
+    ):  # fmt: skip
+        for n in range(state.shape[0]):
+            i = (first + n) // pieces
+            lo = (first + n - i * pieces) * PIECE
+            hi = width if pieces == 1 else min(lo + PIECE, width)
+            if active[i] == 0.0:
+                hi = lo
+            at = y_starts[i] if y_starts.size else 0
+            row(
+                part(x, starts[i] + lo, starts[i] + hi), part(y, at + lo, at + hi), w, base + lo,
+                targets[i], elsewhere[i] if elsewhere.size else np.nan, option, row_of(state, n),
+            )  # fmt: skip
 
-    return read_rows
+    return read_states
 
 
 @cache
 def finishes(softcap):
     """Kernel: losses from states."""
-    finish = _finish(softcap)
+    finish = loss_of(softcap)
 
     @kernel(softcap)
     def finish_rows(state, targets, active, w, option, losses):
@@ -520,81 +404,6 @@ def finishes(softcap):
                 losses[i] = finish(row_of(state, i), targets[i], active[i], w, option)
 
     return finish_rows
-
-
-@cache
-def gradient_coefficients(softcap):
-    """Kernel: coefficients of gradients from states."""
-    coefficients_of = _coefficients(softcap)
-
-    @kernel(softcap)
-    def write_coefficients(state, targets, active, w, option, coefficients):
-        for i in range(targets.size):
-            if active[i] != 0.0:
-                coefficients_of(
-                    row_of(state, i), targets[i], active[i], w, option, row_of(coefficients, i)
-                )
-
-    return write_coefficients
-
-
-@cache
-def gradients(storage, softcap, weights, soft, into):
-    """Kernel: write the gradients of rows, or of the stretch that begins at class `base`."""
-    emit = _emit(storage, softcap, weights, soft, into)
-
-    @kernel(storage, softcap, weights, soft, into)
-    def write_rows(
-        x, starts, width, base, y, y_starts, w, targets, active, option, coefficients,
-        out, out_starts, stream,
-    ):  # fmt: skip
-        buffer = np.empty(BUFFER, out.dtype)
-        for i in range(starts.size):
-            target_row = part(out, out_starts[i], out_starts[i] + width)
-            if active[i] == 0.0:
-                target_row[:] = 0
-                continue
-            own = part(y, y_starts[i], y_starts[i] + width) if y_starts.size else part(y, 0, 0)
-            emit(
-                part(x, starts[i], starts[i] + width), own, w, base, targets[i],
-                row_of(coefficients, i), option, target_row, buffer, stream,
-            )  # fmt: skip
-        vmath.fence()
-
-    return write_rows
-
-
-@cache
-def losses_and_gradients(storage, softcap, weights, soft):
-    """Kernel: the three steps a row at a time, so that the second reading finds it in cache."""
-    row, finish = _row(storage, softcap, weights, soft, False), _finish(softcap)
-    coefficients_of = _coefficients(softcap)
-    emit = _emit(storage, softcap, weights, soft, storage)
-
-    @kernel(storage, softcap, weights, soft)
-    def read_and_write_rows(
-        x, starts, width, y, y_starts, w, targets, active, option, lanes, losses,
-        out, out_starts, stream,
-    ):  # fmt: skip
-        buffer = np.empty(BUFFER, out.dtype)
-        state, coefficients = np.empty(STATE), np.empty(COEFFICIENTS)
-        for i in range(starts.size):
-            losses[i] = 0.0
-            target_row = part(out, out_starts[i], out_starts[i] + width)
-            if active[i] == 0.0:
-                target_row[:] = 0
-                continue
-            state[:] = 0.0
-            state[MAX], state[REST] = -np.inf, -1.0
-            logits = part(x, starts[i], starts[i] + width)
-            own = part(y, y_starts[i], y_starts[i] + width) if y_starts.size else part(y, 0, 0)
-            row(logits, own, w, 0, targets[i], np.nan, option, state, lanes)
-            losses[i] = finish(state, targets[i], active[i], w, option)
-            coefficients_of(state, targets[i], active[i], w, option, coefficients)
-            emit(logits, own, w, 0, targets[i], coefficients, option, target_row, buffer, stream)
-        vmath.fence()
-
-    return read_and_write_rows
 
 
 @cache
@@ -630,31 +439,12 @@ def merges(softcap, storage):
     @kernel(storage, softcap)
     def merge_pieces(parts, option, state):
         for i in range(state.shape[0]):
-            for p in range(parts.shape[0]):
-                s = parts[p, i]
+            state[i] = parts[i, 0]
+            for p in range(1, parts.shape[1]):
+                s = parts[i, p]
                 absorb(
                     row_of(state, i), s[MAX], s[REST], s[ENTROPY], s[LINEAR], s[WEIGHT],
                     s[ARGMAX], s[RANK], option,
                 )  # fmt: skip
-                state[i, TARGET_LOGIT] = s[TARGET_LOGIT]
 
     return merge_pieces
-
-
-@cache
-def log_softmaxes(storage):
-    """Kernel: (z - max) / T - log_sum of rows, or of a stretch of them."""
-    arithmetic, load, _ = vmath.STORAGE[storage]
-    real = arithmetic.real
-
-    @kernel(storage)
-    def write_rows(x, starts, width, inverse_t, reference, log_sum, out, out_starts):
-        scale = real(inverse_t)
-        for i in range(starts.size):
-            logits = part(x, starts[i], starts[i] + width)
-            target_row = part(out, out_starts[i], out_starts[i] + width)
-            ref, log = real(reference[i]), real(log_sum[i])
-            for k in range(width):
-                target_row[k] = (load(logits[k]) - ref) * scale - log
-
-    return write_rows

@@ -14,7 +14,8 @@ from functools import cached_property
 
 import numpy as np
 
-from fastinfo.arrays import Rows, empty, read_only
+from fastinfo.arrays import Rows, read_only
+from fastinfo.cpu import gradient_kernels
 from fastinfo.cpu import row_kernels as kernels
 from fastinfo.cpu.row_kernels import PIECE
 from fastinfo.engine import get_num_threads, run
@@ -22,6 +23,8 @@ from fastinfo.engine import get_num_threads, run
 # Elements of logits that a thread takes at a time, and rows, whose states it then holds.
 CHUNK = 1 << 23
 CHUNK_ROWS = 4096
+# How often a thread takes pieces of long rows.
+TURNS = 2
 # Elements of a tile that rows not readable in place are copied to.
 TILE = 1 << 20
 # A gradient of more than this many bytes is written past the caches, in place too.
@@ -115,11 +118,15 @@ class Problem:
         return read_only(self.class_weight)
 
     @property
+    def in_place(self) -> bool:
+        """Whether kernels can read all rows where they lie."""
+        return not self.logits.copied and (self.soft is None or not self.soft.copied)
+
+    @property
     def by_rows(self) -> bool:
         """Whether threads take whole rows."""
-        rows = self.logits
-        many = rows.count >= 2 * get_num_threads() or rows.width <= PIECE
-        return many and not rows.copied and (self.soft is None or not self.soft.copied)
+        many = self.logits.count >= 2 * get_num_threads() or self.logits.width <= PIECE
+        return many and self.in_place
 
     def stretch(self, lo: int, hi: int, begin: int, end: int) -> tuple:
         """Arguments of a kernel for the classes [begin, end) of the rows [lo, hi)."""
@@ -144,20 +151,16 @@ def losses(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
     """Return the weighted loss of each row; with `out`, write the gradients there, classes last."""
     result = np.empty(problem.logits.count)
     target = None if out is None else Rows.along(out, *[problem.logits.storage] * 2)
-    if problem.by_rows and target is None:
-        _by_rows(problem, lambda lo, hi, state: _finish(problem, lo, hi, state, result))
-    elif problem.by_rows and target is not None and not target.copied:
+    if problem.by_rows and (target is None or not target.copied):
         _fused(problem, target, result)
-    else:
-        state = _by_stretches(problem)
-        _finish(problem, 0, result.size, state, result)
-        if target is not None:
-            coefficients = np.empty((result.size, kernels.COEFFICIENTS))
-            kernels.gradient_coefficients(problem.capped)(
-                state, problem.row_targets, problem.row_weights, problem.class_weights,
-                problem.options.array, coefficients,
-            )  # fmt: skip
-            _emit(problem, coefficients, target)
+        return result
+    state = _by_stretches(problem)
+    rest = (problem.row_targets, problem.row_weights, problem.class_weights, problem.options.array)
+    kernels.finishes(problem.capped)(state, *rest, result)
+    if target is not None:
+        coefficients = np.empty((result.size, gradient_kernels.COEFFICIENTS))
+        gradient_kernels.coefficients(problem.capped)(state, *rest, coefficients)
+        _emit(problem, coefficients, target)
     return result
 
 
@@ -170,7 +173,8 @@ def statistics(problem: Problem) -> np.ndarray:
         summarise(state, problem.row_targets[lo:hi], problem.options.array, figures[:, lo:hi])
 
     if problem.by_rows:
-        _by_rows(problem, keep)
+        rows = problem.logits
+        run(lambda lo, hi: keep(lo, hi, _read(problem, lo, hi)), rows.count, problem.row_step)
     else:
         keep(0, problem.logits.count, _by_stretches(problem))
     return figures
@@ -179,9 +183,9 @@ def statistics(problem: Problem) -> np.ndarray:
 def softmax(problem: Problem, out: np.ndarray) -> None:
     """Write softmax(logits / T): a gradient with nothing to subtract."""
     figures = statistics(problem)
-    coefficients = np.zeros((figures.shape[1], kernels.COEFFICIENTS))
-    coefficients[:, kernels.REFERENCE] = figures[kernels.RAW_MAXIMUM]
-    coefficients[:, kernels.SCALE] = np.exp(-figures[kernels.LOG_SUM])
+    coefficients = np.zeros((figures.shape[1], gradient_kernels.COEFFICIENTS))
+    coefficients[:, gradient_kernels.REFERENCE] = figures[kernels.RAW_MAXIMUM]
+    coefficients[:, gradient_kernels.SCALE] = np.exp(-figures[kernels.LOG_SUM])
     _emit(problem, coefficients, _result(out))
 
 
@@ -190,7 +194,7 @@ def log_softmax(problem: Problem, out: np.ndarray) -> None:
     figures = statistics(problem)
     reference = figures[kernels.RAW_MAXIMUM]
     log_sum, inverse = figures[kernels.LOG_SUM], problem.options.array[kernels.INVERSE_TEMPERATURE]
-    write = kernels.log_softmaxes(problem.logits.storage)
+    write = gradient_kernels.log_softmaxes(problem.logits.storage)
 
     def task(
         lo: int, hi: int, begin: int, end: int, memory: np.ndarray, starts: np.ndarray
@@ -204,64 +208,48 @@ def log_softmax(problem: Problem, out: np.ndarray) -> None:
 # --- by rows -------------------------------------------------------------------------------------
 
 
-def _fresh(n: int) -> np.ndarray:
-    state = np.zeros((n, kernels.STATE))
-    state[:, kernels.MAX], state[:, kernels.REST] = -np.inf, -1.0
-    return state
-
-
-def _lanes(problem: Problem) -> np.ndarray:
-    return empty((kernels.LANE_SUMS, kernels.LANES), problem.logits.arithmetic)
-
-
-def _by_rows(problem: Problem, then: Callable[[int, int, np.ndarray], object]) -> None:
-    """Read chunks of whole rows into states, handed to `then`."""
-
-    def task(lo: int, hi: int) -> None:
-        then(lo, hi, _read(problem, lo, hi, 0, problem.logits.width))
-
-    run(task, problem.logits.count, problem.row_step)
-
-
-def _read(problem: Problem, lo: int, hi: int, begin: int, end: int) -> np.ndarray:
-    """Return the states of the classes [begin, end) of the rows [lo, hi)."""
-    read_rows = kernels.states(*problem.variant, problem.statistics)
-    memory, starts, width, y, y_starts = problem.stretch(lo, hi, begin, end)
-    elsewhere = (
-        NOWHERE if begin == 0 and end == problem.logits.width else problem.target_logits[lo:hi]
-    )
-    state = _fresh(hi - lo)
-    read_rows(
-        memory, starts, width, begin, y, y_starts, problem.class_weights,
-        problem.row_targets[lo:hi], elsewhere, problem.row_weights[lo:hi], problem.options.array,
-        _lanes(problem), state,
-    )  # fmt: skip
-    return state
-
-
-def _finish(problem: Problem, lo: int, hi: int, state: np.ndarray, result: np.ndarray) -> None:
-    """Write the losses of the rows [lo, hi)."""
-    kernels.finishes(problem.capped)(
-        state, problem.row_targets[lo:hi], problem.row_weights[lo:hi], problem.class_weights,
-        problem.options.array, result[lo:hi],
-    )  # fmt: skip
-
-
-def _fused(problem: Problem, target: Rows, result: np.ndarray) -> None:
-    """Read, finish and write a row at a time."""
-    read_and_write = kernels.losses_and_gradients(*problem.variant)
-    memory, out_starts = target.memory
-    stream = target.data.nbytes >= STREAM_BYTES
+def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
+    """Read and finish, and write if there is where to, a row at a time."""
+    if target is None:
+        read = kernels.losses(*problem.variant)
+    else:
+        read_and_write = gradient_kernels.losses_and_gradients(*problem.variant)
+        memory, out_starts = target.memory
+        streamed = target.data.nbytes >= STREAM_BYTES
 
     def task(lo: int, hi: int) -> None:
         logits, starts, width, y, y_starts = problem.stretch(lo, hi, 0, problem.logits.width)
-        read_and_write(
+        given = (
             logits, starts, width, y, y_starts, problem.class_weights, problem.row_targets[lo:hi],
-            problem.row_weights[lo:hi], problem.options.array, _lanes(problem), result[lo:hi],
-            memory, out_starts[lo:hi], stream,
+            problem.row_weights[lo:hi], problem.options.array, result[lo:hi],
         )  # fmt: skip
+        if target is None:
+            read(*given)
+        else:
+            read_and_write(*given, memory, out_starts[lo:hi], streamed)
 
     run(task, problem.logits.count, problem.row_step)
+
+
+def _read(problem: Problem, lo: int, hi: int) -> np.ndarray:
+    """Return the states of the rows [lo, hi)."""
+    state = np.empty((hi - lo, kernels.STATE))
+    _read_pieces(problem, lo, hi, 0, problem.logits.width, 0, 1, NOWHERE, state)
+    return state
+
+
+def _read_pieces(
+    problem: Problem, lo: int, hi: int, begin: int, end: int, first: int, pieces: int,
+    elsewhere: np.ndarray, state: np.ndarray,
+) -> None:  # fmt: skip
+    """Write the states of pieces of the classes [begin, end) of the rows [lo, hi)."""
+    read_states = kernels.states(*problem.variant, problem.statistics)
+    memory, starts, width, y, y_starts = problem.stretch(lo, hi, begin, end)
+    read_states(
+        first, pieces, memory, starts, width, begin, y, y_starts, problem.class_weights,
+        problem.row_targets[lo:hi], elsewhere, problem.row_weights[lo:hi], problem.options.array,
+        state,
+    )  # fmt: skip
 
 
 # --- by stretches --------------------------------------------------------------------------------
@@ -278,25 +266,41 @@ def _stretches(rows: Rows) -> list[tuple[int, int, int, int]]:
 
 
 def _by_stretches(problem: Problem) -> np.ndarray:
-    """Return the states of all rows, read stretch by stretch and merged in order."""
+    """Return the states of all rows, read piece by piece and merged in order."""
     rows = problem.logits
-    tasks = _stretches(rows)
-    parts = np.empty((-(-rows.width // PIECE), rows.count, kernels.STATE))
-    if problem.targets is not None:
-        problem.target_logits  # noqa: B018  (read before any thread writes to `out`)
+    count, pieces = rows.count, -(-rows.width // PIECE)
+    parts = np.empty((count, pieces, kernels.STATE))
+    # before any thread writes to `out`, which may be the logits
+    elsewhere = NOWHERE if problem.targets is None else problem.target_logits
+    if problem.in_place:
+        flat = parts.reshape(count * pieces, kernels.STATE)
 
-    def task(first: int, last: int) -> None:
-        for lo, hi, begin, end in tasks[first:last]:
-            parts[begin // PIECE, lo:hi] = _read(problem, lo, hi, begin, end)
+        def read_pieces(first: int, last: int) -> None:
+            _read_pieces(
+                problem, 0, count, 0, rows.width, first, pieces, elsewhere, flat[first:last]
+            )
 
-    run(task, len(tasks), 1)
-    state = _fresh(rows.count)
+        run(read_pieces, len(flat), max(1, len(flat) // (TURNS * get_num_threads())))
+    else:
+        tasks = _stretches(rows)
+
+        def read_tile(first: int, last: int) -> None:
+            for lo, hi, begin, end in tasks[first:last]:
+                state = np.empty((hi - lo, kernels.STATE))
+                given = elsewhere[lo:hi]
+                _read_pieces(problem, lo, hi, begin, end, 0, 1, given, state)
+                parts[lo:hi, begin // PIECE] = state
+
+        run(read_tile, len(tasks), 1)
+    if pieces == 1:
+        return parts[:, 0]
+    state = np.empty((count, kernels.STATE))
     kernels.merges(problem.capped, rows.storage)(parts, problem.options.array, state)
     return state
 
 
 def _emit(problem: Problem, coefficients: np.ndarray, target: Rows) -> None:
-    write_rows = kernels.gradients(*problem.variant, target.storage)
+    write_rows = gradient_kernels.gradients(*problem.variant, target.storage)
 
     def task(
         lo: int, hi: int, begin: int, end: int, memory: np.ndarray, starts: np.ndarray

@@ -8,151 +8,25 @@ digits) whose exponent is set by integer arithmetic on the bits. Errors: `docs/a
 lives here.
 """
 
+import platform
+from functools import cache
 from types import SimpleNamespace
 
+import llvmlite.binding as llvm
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
-from numba.np.arrayobj import make_array, populate_array
 
+from fastinfo.cpu import simd
+from fastinfo.cpu.simd import (
+    absolute,
+    bits_of,
+    float_of,
+    int32,
+    times_power_of_two,
+    uint16,
+    where,
+)
 from fastinfo.engine import EXACT, helper
-
-# --- bits ----------------------------------------------------------------------------------------
-
-_BITS = {types.float32: types.int32, types.float64: types.int64}
-_FLOAT = {bits: real for real, bits in _BITS.items()}
-
-
-def _bitcast(table):
-    def typing(context, value):
-        if value not in table:
-            return None
-
-        def generate(context, builder, signature, arguments):
-            return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
-
-        return table[value](value), generate
-
-    return typing
-
-
-@intrinsic
-def bits_of(context, value):
-    """Return the bits of a float as an integer of its size."""
-    return _bitcast(_BITS)(context, value)
-
-
-@intrinsic
-def float_of(context, value):
-    """Return the float that has these bits."""
-    return _bitcast(_FLOAT)(context, value)
-
-
-@intrinsic
-def maximum(context, a, b):
-    """Return the larger of two floats; of a NaN and a number either.
-
-    `a if a > b else b` does not become a vector loop (2.1 G elements/s), this does (68 G/s).
-    A caller finds NaN elsewhere: every sum of exponentials over the row is then NaN.
-    """
-
-    def generate(context, builder, signature, arguments):
-        real = arguments[0].type
-        function = builder.module.declare_intrinsic(
-            "llvm.maxnum", [real], ir.FunctionType(real, [real, real])
-        )
-        return builder.call(function, arguments, fastmath=("nnan", "nsz"))
-
-    return a(a, a), generate
-
-
-def _view(context, builder, kind, array, offset, size):
-    source = make_array(kind)(context, builder, array)
-    view = make_array(types.Array(kind.dtype, 1, "C", not kind.mutable))(context, builder)
-    populate_array(
-        view,
-        data=builder.gep(source.data, [offset]),
-        shape=[size],
-        strides=[source.itemsize],
-        itemsize=source.itemsize,
-        meminfo=None,
-    )
-    return view._getvalue()
-
-
-@intrinsic
-def part(context, x, lo, hi):
-    """Return x[lo:hi] of a one-dimensional array, unchecked and without counting references.
-
-    A slice counts them with atomic operations, 5 ns each; ten slices a row of 1000 halve the speed.
-    """
-    kind = types.Array(x.dtype, 1, "C", not x.mutable)
-
-    def generate(context, builder, signature, arguments):
-        size = builder.sub(arguments[2], arguments[1])
-        return _view(context, builder, x, arguments[0], arguments[1], size)
-
-    return kind(x, types.intp, types.intp), generate
-
-
-@intrinsic
-def row_of(context, x, i):
-    """Return x[i] of a contiguous two-dimensional array, like `part`."""
-    kind = types.Array(x.dtype, 1, "C", not x.mutable)
-
-    def generate(context, builder, signature, arguments):
-        array = make_array(x)(context, builder, arguments[0])
-        width = builder.extract_value(array.shape, 1)
-        offset = builder.mul(arguments[1], width)
-        return _view(context, builder, x, arguments[0], offset, width)
-
-    return kind(x, types.intp), generate
-
-
-@intrinsic
-def prefetch(context, x, k):
-    """Ask for the cache line of x[k], wherever that is: asking is no reading."""
-
-    def generate(context, builder, signature, arguments):
-        data = make_array(x)(context, builder, arguments[0]).data
-        byte = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
-        word = ir.IntType(32)
-        function = builder.module.declare_intrinsic(
-            "llvm.prefetch",
-            [byte.type],
-            ir.FunctionType(ir.VoidType(), [byte.type, word, word, word]),
-        )
-        builder.call(function, [byte, word(0), word(3), word(1)])
-        return context.get_dummy_value()
-
-    return types.void(x, types.intp), generate
-
-
-@intrinsic
-def stream_64(context, target, source):
-    """Copy 64 bytes between two addresses past the caches; `target` is a multiple of 64."""
-
-    def generate(context, builder, signature, arguments):
-        vector = ir.VectorType(ir.FloatType(), 16).as_pointer()
-        into, origin = (builder.inttoptr(a, vector) for a in arguments)
-        store = builder.store(builder.load(origin, align=4), into, align=64)
-        store.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp), generate
-
-
-@intrinsic
-def fence(context):
-    """Order the streaming stores before it ahead of whatever another thread reads next."""
-
-    def generate(context, builder, signature, arguments):
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
 
 # --- float32 -------------------------------------------------------------------------------------
 
@@ -210,27 +84,26 @@ _N1, _N2, _N3, _N4, _N5, _N6, _N7, _N8 = (
 @helper(EXACT)
 def _exp2_single(t):
     """2**t for t <= 127.5; 0 below -127, NaN for NaN."""
-    t = _F_LOWEST if t < _F_LOWEST else t
+    t = where(t < _F_LOWEST, _F_LOWEST, t)
     rounded = t + _F_ROUND
     f = t - (rounded - _F_ROUND)
     p = (((((_E5 * f + _E4) * f + _E3) * f + _E2) * f + _E1) * f) + _F_ONE
-    return float_of(_i(bits_of(p) + (bits_of(rounded) << _F_MANTISSA)))
+    return times_power_of_two(p, rounded)
 
 
 @helper(EXACT)
 def _tanh_single(u):
     """Tanh(u) and 1 - tanh(u)**2, both with full relative accuracy."""
-    t = abs(u) * _f(-2.0 / np.log(2))
-    t = _F_LOWEST if t < _F_LOWEST else t
+    t = absolute(u) * _f(-2.0 / np.log(2))
+    t = where(t < _F_LOWEST, _F_LOWEST, t)
     rounded = t + _F_ROUND
     f = t - (rounded - _F_ROUND)
     p = ((((_E5 * f + _E4) * f + _E3) * f + _E2) * f + _E1) * f
-    e = float_of(_i(bits_of(p + _F_ONE) + (bits_of(rounded) << _F_MANTISSA)))
-    below = p if rounded == _F_ROUND else e - _F_ONE  # e - 1 without cancellation near 0
-    inverse = _F_ONE / (_F_TWO + below)
-    slope = _f(4) * e * inverse * inverse
-    value = -below * inverse
-    return (-value if u < _f(0) else value), slope
+    e = times_power_of_two(p + _F_ONE, rounded)
+    below = where(rounded == _F_ROUND, p, e - _F_ONE)  # e - 1 without cancellation near 0
+    inverse = _F_ONE / (below + _F_TWO)
+    value = below * inverse
+    return where(u < _f(0), value, value * _f(-1)), e * inverse * inverse * _f(4)
 
 
 @helper(EXACT)
@@ -318,26 +191,25 @@ def _exp2_minus_1(f):
 @helper(EXACT)
 def _exp2_double(t):
     """2**t for t <= 1023.5; 0 below -1023, NaN for NaN."""
-    t = _D_LOWEST if t < _D_LOWEST else t
+    t = where(t < _D_LOWEST, _D_LOWEST, t)
     rounded = t + _D_ROUND
     f = t - (rounded - _D_ROUND)
-    return float_of(bits_of(_exp2_minus_1(f) + 1.0) + (bits_of(rounded) << _D_MANTISSA))
+    return times_power_of_two(_exp2_minus_1(f) + 1.0, rounded)
 
 
 @helper(EXACT)
 def _tanh_double(u):
     """Tanh(u) and 1 - tanh(u)**2, both with full relative accuracy."""
-    t = abs(u) * (-2.0 / np.log(2.0))
-    t = _D_LOWEST if t < _D_LOWEST else t
+    t = absolute(u) * (-2.0 / np.log(2.0))
+    t = where(t < _D_LOWEST, _D_LOWEST, t)
     rounded = t + _D_ROUND
     f = t - (rounded - _D_ROUND)
     p = _exp2_minus_1(f)
-    e = float_of(bits_of(p + 1.0) + (bits_of(rounded) << _D_MANTISSA))
-    below = p if rounded == _D_ROUND else e - 1.0
-    inverse = 1.0 / (2.0 + below)
-    slope = 4.0 * e * inverse * inverse
-    value = -below * inverse
-    return (-value if u < 0.0 else value), slope
+    e = times_power_of_two(p + 1.0, rounded)
+    below = where(rounded == _D_ROUND, p, e - 1.0)
+    inverse = 1.0 / (below + 2.0)
+    value = below * inverse
+    return where(u < 0.0, value, value * -1.0), e * inverse * inverse * 4.0
 
 
 @helper(EXACT)
@@ -423,39 +295,39 @@ def _log_ratio(p, q):
 @helper(EXACT)
 def widen_bfloat16(word):
     """Return the float32 of a bfloat16 word."""
-    return float_of(_i(_i(word) << _i(16)))
+    return float_of(int32(int32(word) << 16))
 
 
 @helper(EXACT)
 def widen_float16(word):
     """Return the float32 of a float16 word; a multiplication moves the exponent, subnormals too."""
-    w = _i(word)
-    magnitude = float_of(_i((w & _i(0x7FFF)) << _i(13))) * _f(2.0**112)
-    special = _i(0x7F800000) if (w & _i(0x7C00)) == _i(0x7C00) else _i(0)
-    return float_of(_i(bits_of(magnitude) | special | ((w & _i(0x8000)) << _i(16))))
+    w = int32(word)
+    magnitude = float_of(int32((w & 0x7FFF) << 13)) * _f(2.0**112)
+    special = where((w & 0x7C00) == 0x7C00, _i(0x7F800000), _i(0))
+    return float_of(int32(bits_of(magnitude) | special | ((w & 0x8000) << 16)))
 
 
 @helper(EXACT)
 def narrow_bfloat16(x):
     """Return the bfloat16 word nearest to a float32, ties to even."""
     w = bits_of(x)
-    rounded = _i(w + _i(0x7FFF) + (_i(w >> _i(16)) & _i(1)))
-    quiet = _i(w | _i(0x400000))
-    return np.uint16(_i((rounded if x == x else quiet) >> _i(16)))
+    rounded = int32(w + 0x7FFF + ((w >> 16) & 1))
+    quiet = int32(w | 0x400000)
+    return uint16(int32(where(x == x, rounded, quiet) >> 16))
 
 
 @helper(EXACT)
 def narrow_float16(x):
     """Return the float16 word nearest to a float32, ties to even."""
     w = bits_of(x)
-    magnitude = _i(w & _i(0x7FFFFFFF))
+    magnitude = int32(w & 0x7FFFFFFF)
     # below 2**-14 the addition of 1/2 rounds to a multiple of 2**-24, the float16 subnormal step
-    small = _i(bits_of(float_of(magnitude) + _f(0.5)) - _i(0x3F000000))
-    normal = _i(_i(magnitude + _i(0xFFF) + (_i(magnitude >> _i(13)) & _i(1)) - _i(0x38000000)))
-    word = small if magnitude < _i(0x38800000) else _i(normal >> _i(13))
-    word = _i(0x7C00) if magnitude >= _i(0x477FF000) else word
-    word = _i(0x7E00) if magnitude > _i(0x7F800000) else word
-    return np.uint16(_i(word | (_i(w >> _i(16)) & _i(0x8000))))
+    small = int32(bits_of(float_of(magnitude) + _f(0.5)) - 0x3F000000)
+    normal = int32((magnitude + 0xFFF + ((magnitude >> 13) & 1) - 0x38000000) >> 13)
+    word = where(magnitude < 0x38800000, small, normal)
+    word = where(magnitude >= 0x477FF000, _i(0x7C00), word)
+    word = where(magnitude > 0x7F800000, _i(0x7E00), word)
+    return uint16(int32(word | ((w >> 16) & 0x8000)))
 
 
 @helper(EXACT)
@@ -464,13 +336,16 @@ def _same(x):
 
 
 class Arithmetic(SimpleNamespace):
-    """The functions of one float type."""
+    """The functions of one float type, and how many of them are a vector."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
 
 single = Arithmetic(
     real=np.float32,
+    lanes=16,
+    filled=simd.filled(types.float32, 16),
+    convert=simd.single,
     exp2=_exp2_single,
     tanh=_tanh_single,
     entropy_gap=_entropy_gap_single,
@@ -479,6 +354,9 @@ single = Arithmetic(
 )
 double = Arithmetic(
     real=np.float64,
+    lanes=8,
+    filled=simd.filled(types.float64, 8),
+    convert=simd.double,
     exp2=_exp2_double,
     tanh=_tanh_double,
     log=_log_double,
@@ -496,3 +374,41 @@ STORAGE = {
     "float16": (single, widen_float16, narrow_float16),
     "bfloat16": (single, widen_bfloat16, narrow_bfloat16),
 }
+
+# --- vectors of any storage ----------------------------------------------------------------------
+
+_LOWEST_WORDS = {"float16": 0xFC00, "bfloat16": 0xFF80}
+
+
+@cache
+def _converts_halves() -> bool:
+    """Whether the processor has an instruction for float16: elsewhere LLVM would make a call."""
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return True
+    return bool(llvm.get_host_cpu_features().get("f16c"))
+
+
+@cache
+def reader(storage, arithmetic, beyond):
+    """Return read(x, k): a vector of an arithmetic from x[k] on, `beyond` (0 or -inf) past its end.
+
+    float16 is widened by the processor where it can: 2.1 times the speed of the integer form.
+    """
+    load, convert = simd.loader(arithmetic.lanes), arithmetic.convert
+    fill = beyond if storage not in _LOWEST_WORDS else _LOWEST_WORDS[storage] if beyond else 0
+    widen = STORAGE[storage][1]
+    if storage == "float16" and _converts_halves():
+        widen = simd.widen_half
+
+    @helper(EXACT)
+    def read(x, k):
+        return convert(widen(load(x, k, fill)))
+
+    return read
+
+
+@cache
+def narrower(storage):
+    """Return what makes a vector of its arithmetic one of a storage."""
+    halves = storage == "float16" and _converts_halves()
+    return simd.narrow_half if halves else STORAGE[storage][2]

@@ -1,0 +1,189 @@
+"""The second reading of rows of logits: gradients, and whatever is a vector a class.
+
+The gradient of a row is scale * exp(z - reference) - share * c_k, which is its softmax as well; the
+target's own entry comes apart, since p - 1 would lose its digits.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from fastinfo import formulas
+from fastinfo.arrays import words
+from fastinfo.cpu import row_kernels as rows
+from fastinfo.cpu import vmath
+from fastinfo.cpu.simd import fence, part, prefetch, row_of, store, stream, with_lane
+from fastinfo.engine import EXACT, formula, helper, kernel
+
+# Coefficients of a row's gradient.
+REFERENCE, SCALE, SHARE, TARGET, COEFFICIENTS = range(5)
+
+_target_gradient = formula(formulas.target_gradient)
+
+
+@cache
+def _coefficients(softcap):
+    """Coefficients of a row's gradient from its state; NaN where the row is no distribution."""
+    target_terms = rows.target_terms(softcap)
+
+    @helper(EXACT)
+    def coefficients_of(state, target, weight, w, option, coefficients):
+        log_sum, z, gap, own_weight, smoothed = target_terms(state, target, w, option)
+        rest, c = state[rows.REST], state[rows.WEIGHT]
+        z_term = 0.0
+        if option[rows.Z_LOSS] != 0.0:
+            lse = z * option[rows.INVERSE_TEMPERATURE] + log_sum
+            z_term = 2.0 * option[rows.Z_LOSS] * lse
+        share = weight * option[rows.SLOPE]
+        coefficients[REFERENCE], coefficients[SHARE] = z, share
+        coefficients[SCALE] = share * (own_weight + c + z_term) / (1.0 + rest) + 0.0 * log_sum
+        if target >= 0:
+            logit = state[rows.TARGET_LOGIT]
+            entry = -(own_weight + smoothed)
+            if gap < np.inf:
+                entry = _target_gradient(
+                    rest, np.exp(-gap), logit == state[rows.MAX], own_weight, smoothed, c, z_term
+                )
+                if softcap:
+                    entry /= np.cosh(logit * option[rows.INNER]) ** 2
+            coefficients[TARGET] = share * entry + 0.0 * log_sum
+
+    return coefficients_of
+
+
+@cache
+def _emit(storage, softcap, weights, soft, into):
+    """Write a row's gradient; `out` may be the logits themselves."""
+    arithmetic = vmath.STORAGE[storage][0]
+    real, exp2, lanes = arithmetic.real, arithmetic.exp2, arithmetic.lanes
+    read, z_of = vmath.reader(storage, arithmetic, -np.inf), rows.shape(arithmetic, softcap)
+    narrow, weight = vmath.narrower(into), rows.weight_of_class(weights, arithmetic, soft)
+    linear = weights != "none"
+    item = np.dtype(words(into)).itemsize
+    ahead = rows.PREFETCH // np.dtype(words(storage)).itemsize
+
+    @helper(EXACT)
+    def emit(x, y, w, target, coefficients, option, out, streamed):
+        alpha, beta = real(option[rows.ALPHA]), real(option[rows.BETA])
+        scale = real(option[rows.LOG2_SCALE])
+        cap, inner = real(option[rows.CAP]), real(option[rows.INNER])
+        ref, factor = real(coefficients[REFERENCE]), real(coefficients[SCALE])
+        share, entry = real(coefficients[SHARE]), real(coefficients[TARGET])
+        # Streaming stores go to multiples of a vector's size: what is before the first comes apart.
+        head = -out.ctypes.data // item % lanes if streamed else 0
+        head = min(head, x.size)
+        for lo, hi in ((0, head), (head, x.size)):
+            b, by, bw, o = part(x, lo, hi), part(y, lo, hi), part(w, lo, hi), part(out, lo, hi)
+            for k in range(0, b.size, lanes):
+                prefetch(b, k + ahead)
+                z, slope = z_of(read(b, k), cap, inner)
+                g = exp2((z - ref) * scale) * factor
+                if linear:
+                    g -= weight(by, bw, k, alpha, beta) * share
+                if softcap:
+                    g *= slope
+                position = target - lo - k
+                if 0 <= position < lanes:
+                    g = with_lane(g, position, entry)
+                if streamed and lo == head and k + lanes <= b.size:
+                    stream(o, k, narrow(g))
+                else:
+                    store(o, k, narrow(g))
+
+    return emit
+
+
+# --- kernels -------------------------------------------------------------------------------------
+
+
+@cache
+def coefficients(softcap):
+    """Kernel: coefficients of gradients from states."""
+    coefficients_of = _coefficients(softcap)
+
+    @kernel(softcap)
+    def write_coefficients(state, targets, active, w, option, coefficients):
+        for i in range(targets.size):
+            if active[i] != 0.0:
+                coefficients_of(
+                    row_of(state, i), targets[i], active[i], w, option, row_of(coefficients, i)
+                )
+
+    return write_coefficients
+
+
+@cache
+def gradients(storage, softcap, weights, soft, into):
+    """Kernel: write the gradients of rows, or of the stretch that begins at class `base`."""
+    emit = _emit(storage, softcap, weights, soft, into)
+
+    @kernel(storage, softcap, weights, soft, into)
+    def write_gradients(
+        x, starts, width, base, y, y_starts, w, targets, active, option, coefficients,
+        out, out_starts, streamed,
+    ):  # fmt: skip
+        for i in range(starts.size):
+            row_out = part(out, out_starts[i], out_starts[i] + width)
+            if active[i] == 0.0:
+                row_out[:] = 0
+                continue
+            at = y_starts[i] if y_starts.size else 0
+            emit(
+                part(x, starts[i], starts[i] + width), part(y, at, at + width),
+                part(w, base, base + width), targets[i] - base, row_of(coefficients, i), option,
+                row_out, streamed,
+            )  # fmt: skip
+        fence()
+
+    return write_gradients
+
+
+@cache
+def losses_and_gradients(storage, softcap, weights, soft):
+    """Kernel: the three steps a row at a time, so that the second reading finds it in cache."""
+    row = rows.row_reader(storage, softcap, weights, soft, False)
+    finish, coefficients_of = rows.loss_of(softcap), _coefficients(softcap)
+    emit = _emit(storage, softcap, weights, soft, storage)
+
+    @kernel(storage, softcap, weights, soft)
+    def read_and_write_rows(
+        x, starts, width, y, y_starts, w, targets, active, option, losses, out, out_starts,
+        streamed,
+    ):  # fmt: skip
+        state, coefficients = np.empty(rows.STATE), np.empty(COEFFICIENTS)
+        for i in range(starts.size):
+            losses[i] = 0.0
+            row_out = part(out, out_starts[i], out_starts[i] + width)
+            if active[i] == 0.0:
+                row_out[:] = 0
+                continue
+            logits = part(x, starts[i], starts[i] + width)
+            at = y_starts[i] if y_starts.size else 0
+            own = part(y, at, at + width)
+            row(logits, own, w, 0, targets[i], np.nan, option, state)
+            losses[i] = finish(state, targets[i], active[i], w, option)
+            coefficients_of(state, targets[i], active[i], w, option, coefficients)
+            emit(logits, own, w, targets[i], coefficients, option, row_out, streamed)
+        fence()
+
+    return read_and_write_rows
+
+
+@cache
+def log_softmaxes(storage):
+    """Kernel: (z - max) / T - log_sum of rows, or of a stretch of them."""
+    arithmetic = vmath.STORAGE[storage][0]
+    real, lanes = arithmetic.real, arithmetic.lanes
+    read = vmath.reader(storage, arithmetic, -np.inf)
+
+    @kernel(storage)
+    def write_log_softmaxes(x, starts, width, inverse_t, reference, log_sum, out, out_starts):
+        scale = real(inverse_t)
+        for i in range(starts.size):
+            logits = part(x, starts[i], starts[i] + width)
+            row_out = part(out, out_starts[i], out_starts[i] + width)
+            ref, log = real(reference[i]), real(log_sum[i])
+            for k in range(0, width, lanes):
+                store(row_out, k, (read(logits, k) - ref) * scale - log)
+
+    return write_log_softmaxes
