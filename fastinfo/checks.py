@@ -58,7 +58,10 @@ def number(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, rule: str = ""
 ) -> float:
     """Return a finite number in [low, high]; `rule` tells what it must be."""
-    if isinstance(value, str | bytes) or np.ndim(value) or not hasattr(value, "__float__"):
+    plain = type(value) in (int, float)
+    if not plain and (
+        isinstance(value, str | bytes) or np.ndim(value) or not hasattr(value, "__float__")
+    ):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     x = float(value)
     if not (low <= x <= high and math.isfinite(x)):
@@ -123,6 +126,9 @@ def targets_of(source: Source, classes: int, ignore_index: int) -> np.ndarray:
             f"have the shape of the logits"
         )
     values = source.data
+    if values.size and 0 <= values.min() and values.max() < classes and not source.is_float:
+        if not 0 <= ignore_index < classes:
+            return values.astype(np.int64, copy=False).ravel()
     ignored = values == ignore_index
     bad = ~ignored & ((values < 0) | (values >= classes))
     refuse(

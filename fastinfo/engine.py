@@ -7,7 +7,6 @@ runs serially without the GIL over a half-open range of rows, and is spread over
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import pickle
 import sys
@@ -17,7 +16,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
-from queue import SimpleQueue
 from types import FunctionType
 from typing import Any
 
@@ -37,13 +35,13 @@ EXACT = frozenset({"contract"})
 # --- decorators ----------------------------------------------------------------------------------
 
 
-def helper(flags: frozenset[str] = EXACT) -> Callable[[Callable], Any]:
-    """Decorate a function that is inlined into kernels and keeps its own fast-math flags.
+def helper(flags: frozenset[str] = EXACT, inline: bool = True) -> Callable[[Callable], Any]:
+    """Decorate a function of kernels that keeps its own fast-math flags, and is inlined there.
 
     It cannot be called from Python: without that wrapper it compiles in half the time.
     """
     return numba.njit(
-        fastmath=set(flags), error_model="numpy", forceinline=True, no_cpython_wrapper=True,
+        fastmath=set(flags), error_model="numpy", forceinline=inline, no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
     )  # fmt: skip
 
@@ -250,48 +248,44 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def run(
-    task: Callable[[int, int], None], n: int, step: int, progress: Callable | None = None
-) -> None:
-    """Call ``task(lo, hi)`` over [0, n) in pieces of `step`, on all threads.
+def run(task: Callable[[int, int], None], n: int, step: int, most: int = 0) -> None:
+    """Call ``task(lo, hi)`` over [0, n) in pieces, on all threads, the caller's first.
 
-    Threads take the next piece when they are done with one, so an uneven load evens out; what is
-    computed must not depend on who computes it. A single piece runs in the calling thread: two
-    futures cost 50 us, a kernel's launch 0.5 us. The calling thread only waits, so that Ctrl-C
-    reaches it; pieces not begun are then dropped.
+    A piece is `step` long; with `most`, longer while much is left, a quarter of what is a thread's
+    share of it: few pieces that end together. Threads take the next piece when they are done with
+    one; what is computed must not depend on who computes it. To wake a thread takes 50 us, a
+    kernel's launch 0.5 us: a single piece runs in the calling thread. Ctrl-C reaches that between
+    two pieces.
     """
-    pieces = -(-n // step) if n else 0
-    workers = min(get_num_threads(), pieces)
-    if workers <= 1 or getattr(_worker, "inside", False):
-        for lo in range(0, n, step):
-            task(lo, min(lo + step, n))
-            if progress:
-                progress(min(lo + step, n), n)
-        return
-    counter = itertools.count()
-    outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
-    stop = threading.Event()
+    alone = getattr(_worker, "inside", False)
+    workers = 1 if alone else max(1, min(get_num_threads(), -(-n // step)))
+    begin, lock, failed = 0, threading.Lock(), False
+
+    def take() -> tuple[int, int]:
+        nonlocal begin
+        with lock:
+            lo = begin
+            length = max(step, min(most, (n - lo) // (4 * workers)))
+            begin = min(lo + length, n)
+            return lo, begin
 
     def work() -> None:
-        for i in counter:
-            if i >= pieces or stop.is_set():
-                return
-            try:
-                task(i * step, min((i + 1) * step, n))
-            except BaseException as error:
-                outcomes.put(error)
-                return
-            outcomes.put(None)
+        nonlocal failed
+        try:
+            lo, hi = take()
+            while lo < hi and not failed:
+                task(lo, hi)
+                lo, hi = take()
+        except BaseException:
+            failed = True
+            raise
 
-    pool = _executor(get_num_threads())
-    futures = [pool.submit(work) for _ in range(workers)]
+    pool = _executor(get_num_threads() - 1) if workers > 1 else None
+    others = [pool.submit(work) for _ in range(workers - 1)] if pool else []
     try:
-        for done in range(1, pieces + 1):
-            error = outcomes.get()
-            if error is not None:
-                raise error
-            if progress:
-                progress(min(done * step, n), n)
+        work()
     finally:
-        stop.set()
-        wait(futures)
+        begun = [other for other in others if not other.cancel()]
+        wait(begun)
+    for other in begun:
+        other.result()

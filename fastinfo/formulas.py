@@ -21,10 +21,10 @@ LN2 = log(2.0)
 # --- states of rows ------------------------------------------------------------------------------
 
 
-def lower(r, e, a, c, gap, inverse_temperature):
-    """State of the same row measured from a reference that is higher by `gap`, as (sum, e, a)."""
+def lower(total, e, a, c, gap, inverse_temperature):
+    """Σ w, e and a of the same row measured from a reference that is higher by `gap`."""
     shrink = exp(-gap * inverse_temperature)
-    return (1.0 + r) * shrink, (e - (1.0 + r) * gap) * shrink, a - c * gap
+    return total * shrink, (e - total * gap) * shrink, a - c * gap
 
 
 def merge(m, r, e, a, c, m2, r2, e2, a2, c2, gap, inverse_temperature):
@@ -34,9 +34,9 @@ def merge(m, r, e, a, c, m2, r2, e2, a2, c2, gap, inverse_temperature):
     if m == -inf:
         return m2, r2 + (r + 1.0), e2, a + a2, c + c2
     if m2 > m:
-        total, e, a = lower(r, e, a, c, -gap, inverse_temperature)
+        total, e, a = lower(1.0 + r, e, a, c, -gap, inverse_temperature)
         return m2, r2 + total, e2 + e, a2 + a, c + c2
-    total, e2, a2 = lower(r2, e2, a2, c2, gap, inverse_temperature)
+    total, e2, a2 = lower(1.0 + r2, e2, a2, c2, gap, inverse_temperature)
     return m, r + total, e + e2, a + a2, c + c2
 
 

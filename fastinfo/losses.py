@@ -171,7 +171,7 @@ def _cross_entropy(
     given = {"class_weight": class_weight, "sample_weight": sample_weight}
     others = [read(name, value) for name, value in given.items() if value is not None]
     grad = _gradient_buffer(return_grad, out, x, [x, y, *others])
-    result = module.losses(problem, None if grad is None else np.moveaxis(grad, axis, -1))
+    result = module.losses(problem, None if grad is None else _classes_last(grad, axis))
     return result, rows.shape, total, grad, x
 
 
@@ -185,7 +185,7 @@ def _row_weights(
     """Weight of each row in the reduced loss, 0 for ignored ones, and what a mean divides by."""
     given = checks.weights_of("sample_weight", sample_weight, rows.shape, "row")
     weights = np.ones(rows.count) if given is None else given.ravel()
-    if classes is not None:
+    if classes is not None and (classes < 0).any():
         weights = np.where(classes >= 0, weights, 0.0)
     if reduction != "mean":
         return weights, 1.0
@@ -202,6 +202,10 @@ def _reduce(values: np.ndarray, shape: tuple[int, ...], reduction: str, total: f
     if reduction == "none":
         return values.reshape(shape)
     return np.asarray(np.sum(values) if total else np.nan)
+
+
+def _classes_last(x: np.ndarray, axis: int) -> np.ndarray:
+    return x if axis == x.ndim - 1 else np.moveaxis(x, axis, -1)
 
 
 def _gradient_buffer(
@@ -500,5 +504,5 @@ def _write(function: str, x: Any, axis: int, temperature: float, out: Any) -> An
         target = empty(source.shape, source.result)
     else:
         target = output("out", out, source.shape, source.result, [source], alias=None)
-    getattr(module, function)(problem, np.moveaxis(target, axis, -1))
+    getattr(module, function)(problem, _classes_last(target, axis))
     return give(target, source) if out is None else out

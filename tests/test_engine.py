@@ -44,29 +44,17 @@ def threads():
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
-def test_run_covers_every_row_once(threads, n):
+@pytest.mark.parametrize("most", [0, 100, 10_000])
+def test_run_covers_every_row_once(threads, n, most):
     threads(n)
     seen = np.zeros(1000, int)
 
     def task(lo, hi):
         seen[lo:hi] += 1
 
-    engine.run(task, 1000, 7)
-    assert (seen == 1).all()
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_progress_is_called_in_order_by_the_caller(threads, n):
-    threads(n)
-    calls, callers = [], set()
-
-    def progress(done, total):
-        calls.append((done, total))
-        callers.add(threading.get_ident())
-
-    engine.run(lambda lo, hi: None, 10, 3, progress)
-    assert calls == [(3, 10), (6, 10), (9, 10), (10, 10)]
-    assert callers == {threading.get_ident()}
+    for _ in range(100):
+        engine.run(task, 1000, 7, most)
+    assert (seen == 100).all()
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -111,7 +99,9 @@ def test_a_second_process_compiles_nothing(tmp_path):
 
 def test_a_damaged_cache_is_compiled_again(tmp_path):
     run_python(LOSS, FASTINFO_CACHE_DIR=str(tmp_path))
-    for file in tmp_path.rglob("*read_rows*"):
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert files
+    for file in files:
         file.write_bytes(b"damaged")
     assert int(run_python(LOSS, FASTINFO_CACHE_DIR=str(tmp_path)).split()[0]) > 0
 
@@ -148,5 +138,6 @@ def test_one_specialisation_a_kernel(rng):
     read_only.flags.writeable = False
     for logits in (x, read_only, x[:, ::2], np.asfortranarray(x), x[::-1]):
         fastinfo.softmax_cross_entropy(logits, [0, 1, 2])
-    kernel = row_kernels.states("float32", False, "none", "float32", False)
-    assert len(kernel.signatures) == 1
+    variant = ("float32", False, "none", "float32")
+    for kernel in (row_kernels.losses(*variant), row_kernels.states(*variant, False)):
+        assert len(kernel.signatures) == 1

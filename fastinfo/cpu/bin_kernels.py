@@ -5,8 +5,8 @@ from functools import cache
 import numpy as np
 
 from fastinfo.cpu import vmath
-from fastinfo.cpu.simd import maximum, part
-from fastinfo.engine import SUM, formula, helper, kernel
+from fastinfo.cpu.simd import highest_of, maximum, part, sum_of
+from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 
 
 @helper(frozenset())
@@ -38,16 +38,16 @@ def bin_sum(term, storage_p, storage_q):
 @cache
 def totals(storage):
     """Kernel: add up rows, and find their lowest entry."""
-    load = vmath.STORAGE[storage][1]
+    read, filled, lanes = vmath.reader(storage, vmath.double, 0.0), vmath.double.filled, 8
 
-    @helper(SUM)
+    @helper(EXACT)
     def add(x):
-        total, lowest = 0.0, 0.0
-        for k in range(x.size):
-            v = np.float64(load(x[k]))
-            total += v
-            lowest = maximum(lowest, -v)
-        return total, -lowest
+        total, highest = filled(0.0), filled(0.0)
+        for k in range(0, x.size, 2 * lanes):
+            v, w = read(x, k), read(x, k + lanes)
+            total += v + w
+            highest = maximum(maximum(v * -1.0, w * -1.0), highest)
+        return sum_of(total), -highest_of(highest)
 
     @kernel(storage)
     def add_rows(x, starts, width, total, lowest):

@@ -18,6 +18,7 @@ from fastinfo.arrays import words
 from fastinfo.cpu import vmath
 from fastinfo.cpu.simd import (
     absolute,
+    apart,
     first_of,
     highest_of,
     lanes_before,
@@ -30,17 +31,19 @@ from fastinfo.cpu.simd import (
 )
 from fastinfo.engine import EXACT, formula, helper, kernel
 
-# Elements read between two looks at the running maximum: 1024 to 8192 run within 5 %, and a block's
-# sums are float32, so the shorter the more accurate.
-BLOCK = 4096
+# Elements read between two looks at the running maximum: the end of a block costs 70 to 100 ns of a
+# full processor. Four vectors are added up before they go to a block's float32 sums, so that these
+# are sums of no more than 256 numbers.
+BLOCK = 16384
 # How many bytes ahead memory is asked for. The processor looks 1.7 kB ahead of an exponential by
 # itself; one thread then reads 33 GB/s of float32 logits, with this 40, as many as a plain sum.
 PREFETCH = 8192
 # A longer row is read in pieces of this many elements, by several threads if rows are few.
 PIECE = 1 << 20
-# A block is measured from the maximum before it, the first from that of its first elements. Its sum
-# is kept if its own maximum is at most 2**32 times as high (32 bits of rise cost 5 of the float32's
-# 24) and the rest of the sum more than 1/16 of its maximal term; else it is read again, from cache.
+# A piece is measured from the maximum of its first elements. A block whose own maximum is more than
+# 2**32 times as high (32 bits of rise cost 5 of the float32's 24) becomes the reference and is read
+# again. Where the rest of the sum is less than 1/16 of its maximal term, the block of the maximum is
+# read again without that term.
 SAMPLE = 64
 MAX_RISE = 32.0
 MIN_REST = 0.0625
@@ -55,7 +58,8 @@ ALPHA, BETA, LOG2_SCALE, INVERSE_TEMPERATURE, CAP, INNER, SLOPE, Z_LOSS, OPTIONS
     RAW_MAXIMUM, FIGURES,
 ) = range(9)  # fmt: skip
 
-_merge, _log_sum = formula(formulas.merge), formula(formulas.log_sum)
+_lower, _merge = formula(formulas.lower), formula(formulas.merge)
+_log_sum = formula(formulas.log_sum)
 _loss, _softmax_entropy = (
     formula(formulas.softmax_cross_entropy),
     formula(formulas.softmax_entropy),
@@ -111,43 +115,52 @@ def _sums(storage, softcap, weights, soft, statistics, exclude):
     ahead = PREFETCH // np.dtype(words(storage)).itemsize
 
     @helper(EXACT)
-    def sums(x, y, w, ref, peak, above, from_target, option):
-        alpha, beta, scale = real(option[ALPHA]), real(option[BETA]), real(option[LOG2_SCALE])
-        cap, inner = real(option[CAP]), real(option[INNER])
-        top, total, ties = filled(lowest), filled(zero), filled(zero)
-        e_sum, higher, a_sum, c_sum = filled(zero), filled(zero), filled(zero), filled(zero)
-        for k in range(0, x.size, lanes):
-            prefetch(x, k + ahead)
-            v = read(x, k)
-            top = maximum(top, v)
-            d = z_of(v, cap, inner)[0] - ref
-            e = exp2(d * scale)
-            if exclude:
-                is_peak = v == peak
-                total += where(is_peak, zero, e)
-                ties += where(is_peak, one, zero)
-            else:
-                total += e
-            if statistics:
-                e_sum += where(e > zero, e * d, zero)
-                inside = lanes_before(x.size - k, v)
-                higher += where(((v > above) | (v >= from_target)) & inside, one, zero)
-            if linear:
-                inside = lanes_before(x.size - k, v)
-                c = where(inside, weight(y, w, k, alpha, beta), zero)
-                a_sum += where(c == zero, zero, c * d)
-                c_sum += c
-        total_sum = sum_of(total)
+    def terms(x, y, w, k, ref, peak, above, from_target, alpha, beta, scale, cap, inner):
+        """What the logits from k on add to each lane's maximum and sums."""
+        prefetch(x, k + ahead)
+        none = filled(zero)
+        ties, e_term, higher, a_term, c = none, none, none, none, none
+        v = read(x, k)
+        d = z_of(v, cap, inner)[0] - ref
+        e = exp2(d * scale)
+        inside = lanes_before(x.size - k, v)
+        if statistics:
+            e_term = where(e > zero, e * d, zero)
+            higher = where(((v > above) | (v >= from_target)) & inside, one, zero)
+        if linear:
+            c = where(inside, weight(y, w, k, alpha, beta), zero)
+            a_term = where(c == zero, zero, c * d)
         if exclude:
-            total_sum += sum_of(ties) - 1.0
+            is_peak = v == peak
+            e, ties = where(is_peak, zero, e), where(is_peak, one, zero)
+        return v, e, ties, e_term, higher, a_term, c
+
+    @helper(EXACT)
+    def both(s, t):
         return (
-            highest_of(top),
-            total_sum,
-            sum_of(e_sum),
-            sum_of(a_sum),
-            sum_of(c_sum),
-            sum_of(higher),
-        )
+            maximum(t[0], s[0]), s[1] + t[1], s[2] + t[2], s[3] + t[3], s[4] + t[4], s[5] + t[5],
+            s[6] + t[6],
+        )  # fmt: skip
+
+    @helper(EXACT, inline=False)
+    def sums(x, y, w, ref, peak, above, from_target, option):
+        apart()
+        given = (
+            ref, peak, above, from_target, real(option[ALPHA]), real(option[BETA]),
+            real(option[LOG2_SCALE]), real(option[CAP]), real(option[INNER]),
+        )  # fmt: skip
+        none = filled(zero)
+        state = (filled(lowest), none, none, none, none, none, none)
+        for k in range(0, x.size, 4 * lanes):
+            low = both(terms(x, y, w, k, *given), terms(x, y, w, k + lanes, *given))
+            k += 2 * lanes
+            high = both(terms(x, y, w, k, *given), terms(x, y, w, k + lanes, *given))
+            state = both(state, both(low, high))
+        top, total, ties, e, higher, a, c = state
+        total = sum_of(total)
+        if exclude:
+            total += sum_of(ties) - 1.0
+        return highest_of(top), total, sum_of(e), sum_of(a), sum_of(c), sum_of(higher)
 
     return sums
 
@@ -157,16 +170,12 @@ def _piece(storage, softcap, weights, soft, statistics):
     """State of a piece of a row."""
     arithmetic, load, _ = vmath.STORAGE[storage]
     real, lanes, filled = arithmetic.real, arithmetic.lanes, arithmetic.filled
-    variant = (storage, softcap, weights, soft, statistics)
-    measure, measure_again = _sums(*variant, False), _sums(*variant, True)
-    read, z_lanes = vmath.reader(storage, arithmetic, -np.inf), shape(arithmetic, softcap)
+    measure = _sums(storage, softcap, weights, soft, statistics, False)
+    measure_rest = _sums(storage, softcap, "none", "float32", statistics, True)
+    read, z_of = vmath.reader(storage, arithmetic, -np.inf), _z_as_read(storage, softcap)
     lowest, zero, one, nothing = real(-np.inf), real(0), real(1), real(np.nan)
     # Weighted sums of z - ref would cancel if measured from anything but the maximum.
-    always_again = weights != "none"
-
-    @helper(EXACT)
-    def z_of(x, option):
-        return first_of(z_lanes(filled(x), real(option[CAP]), real(option[INNER]))[0])
+    max_rise = 0.0 if weights != "none" else MAX_RISE
 
     @helper(EXACT)
     def count_equal(x, value):
@@ -180,7 +189,7 @@ def _piece(storage, softcap, weights, soft, statistics):
     def highest(x):
         top = filled(lowest)
         for k in range(0, x.size, lanes):
-            top = maximum(top, read(x, k))
+            top = maximum(read(x, k), top)
         return highest_of(top)
 
     @helper(EXACT)
@@ -195,63 +204,84 @@ def _piece(storage, softcap, weights, soft, statistics):
     @helper(EXACT)
     def piece(x, y, w, target, target_logit, option):
         inverse_t, scale = option[INVERSE_TEMPERATURE], option[LOG2_SCALE]
-        m, r, e, a, c, rank, block_of_max = lowest, -1.0, 0.0, 0.0, 0.0, 0.0, 0
-        for lo in range(0, x.size, BLOCK):
+        m, start, ref, lo, block_of_max = lowest, lowest, zero, 0, 0
+        # Σ w and Σ w (z - ref) of all blocks but the one of the maximum, and of that one
+        others, e, of_max, e_of_max, a, c, rank = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        while lo < x.size:
             hi = min(lo + BLOCK, x.size)
-            b, by, bw = part(x, lo, hi), part(y, lo, hi), part(w, lo, hi)
-            from_target = nothing
-            if statistics and lo < target:
-                if target < hi:
-                    rank += count_equal(part(x, lo, target), target_logit)
-                else:
-                    from_target = target_logit
-            start = m
-            if not m > lowest:
+            b = part(x, lo, hi)
+            if not start > lowest:
                 start = highest(part(b, 0, min(b.size, SAMPLE)))
-            ref = z_of(start if start > lowest else zero, option)
+                ref = z_of(start if start > lowest else zero, option)
+            from_target = target_logit if statistics and hi <= target else nothing
             top, total, eb, ab, cb, higher = measure(
-                b, by, bw, ref, zero, target_logit, from_target, option
+                b, part(y, lo, hi), part(w, lo, hi), ref, zero, target_logit, from_target, option
             )
-            rank += higher
-            if not top > m:
-                r, e, a, c = r + total, e + eb, a + ab, c + cb
-                continue
-            z = z_of(top, option)
-            rise = np.float64(z) - np.float64(ref)
-            shrink = np.exp2(-rise * scale)
-            rest = total * shrink - 1.0
-            if always_again or not (rest > MIN_REST and rise * scale < MAX_RISE):
-                _, rest, eb, ab, cb, _ = measure_again(
-                    b, by, bw, z, top, target_logit, from_target, option
-                )
+            if top > start:
+                rise = np.float64(z_of(top, option)) - np.float64(ref)
+                if rise * scale > max_rise or not start > lowest:
+                    if start > lowest:
+                        others, e, a = _lower(others, e, a, c, rise, inverse_t)
+                        of_max, e_of_max, _ = _lower(of_max, e_of_max, 0.0, 0.0, rise, inverse_t)
+                    start, ref = top, z_of(top, option)
+                    continue
+            if statistics and lo < target < hi:
+                rank += count_equal(part(x, lo, target), target_logit)
+            rank, a, c, lo = rank + higher, a + ab, c + cb, hi
+            if top > m:
+                others, e = others + of_max, e + e_of_max
+                m, of_max, e_of_max, block_of_max = top, total, eb, hi - b.size
             else:
-                eb = (eb - total * rise) * shrink
-            gap = np.float64(z_of(m, option)) - np.float64(z)
-            _, r, e, a, c = _merge(
-                np.float64(m), r, e, a, c, np.float64(top), rest, eb, ab, cb, gap, inverse_t
-            )
-            m, block_of_max = top, lo
+                others, e = others + total, e + eb
+        last = min(block_of_max + BLOCK, x.size)
+        rest = -1.0 + others + of_max
+        if m > lowest or rest != rest:
+            z = z_of(m, option)
+            rise = np.float64(z) - np.float64(ref)
+            total = others + of_max
+            total, all_e, a = _lower(total, e + e_of_max, a, c, rise, inverse_t)
+            rest = total - 1.0
+            if rest > MIN_REST:
+                e = all_e
+            else:
+                others, e, _ = _lower(others, e, 0.0, 0.0, rise, inverse_t)
+                b = part(x, block_of_max, last)
+                _, rest, eb, _, _, _ = measure_rest(
+                    b, part(y, 0, 0), part(w, 0, 0), z, m, zero, zero, option
+                )
+                rest, e = others + rest, e + eb
         position = 0
-        if r != r:
+        if rest != rest:
             position = find(x, nothing)
             m = nothing if position >= 0 else m
         if statistics and m == m:
-            last = min(block_of_max + BLOCK, x.size)
             position = block_of_max + find(part(x, block_of_max, last), m)
-        return np.float64(m), r, e, a, c, position, rank
+        return np.float64(m), rest, e, a, c, position, rank
 
     return piece
 
 
 @cache
-def _absorb(storage, softcap):
-    """Merge what comes next in a row into its state; a NaN stays, and where it was first."""
+def _z_as_read(storage, softcap):
+    """Z of one logit, by the arithmetic that reads whole rows, to the last bit."""
     arithmetic = vmath.STORAGE[storage][0]
-    real, filled, z_lanes = arithmetic.real, arithmetic.filled, shape(arithmetic, softcap)
+    real, filled, z_of_lanes = arithmetic.real, arithmetic.filled, shape(arithmetic, softcap)
 
     @helper(EXACT)
     def z_of(x, option):
-        return np.float64(first_of(z_lanes(filled(x), real(option[CAP]), real(option[INNER]))[0]))
+        return first_of(z_of_lanes(filled(x), real(option[CAP]), real(option[INNER]))[0])
+
+    return z_of
+
+
+@cache
+def _absorb(storage, softcap):
+    """Merge what comes next in a row into its state; a NaN stays, and where it was first."""
+    z_as_read = _z_as_read(storage, softcap)
+
+    @helper(EXACT)
+    def z_of(x, option):
+        return np.float64(z_as_read(x, option))
 
     @helper(EXACT)
     def absorb(state, m, r, e, a, c, argmax, rank, option):

@@ -19,10 +19,13 @@ from fastinfo.cpu import gradient_kernels
 from fastinfo.cpu import row_kernels as kernels
 from fastinfo.cpu.row_kernels import PIECE
 from fastinfo.engine import get_num_threads, run
+from fastinfo.formulas import LN2
 
-# Elements of logits that a thread takes at a time, and rows, whose states it then holds.
-CHUNK = 1 << 23
-CHUNK_ROWS = 4096
+# Elements of logits that a thread takes at a time, at least (a tenth of a millisecond, twice what it
+# costs to wake one) and at most. A row costs as much as this many elements by itself.
+LEAST = 1 << 20
+CHUNK = 1 << 24
+ROW_COST = 1000
 # How often a thread takes pieces of long rows.
 TURNS = 2
 # Elements of a tile that rows not readable in place are copied to.
@@ -50,16 +53,14 @@ class Options:
     @cached_property
     def array(self) -> np.ndarray:
         """The options as kernels take them."""
-        cap, temperature = self.softcap, self.temperature
-        slope = 1.0 / temperature
-        values = np.zeros(kernels.OPTIONS)
+        slope = 1.0 / self.temperature
+        inverse = slope if self.softcap is None else 1.0
+        values = np.empty(kernels.OPTIONS)
         values[kernels.ALPHA], values[kernels.BETA] = self.alpha, self.beta
         values[kernels.Z_LOSS], values[kernels.SLOPE] = self.z_loss, slope
-        inverse = slope if cap is None else 1.0
-        values[kernels.INVERSE_TEMPERATURE] = inverse
-        values[kernels.LOG2_SCALE] = inverse / np.log(2.0)
-        values[kernels.CAP] = cap or 0.0
-        values[kernels.INNER] = slope / cap if cap else 0.0
+        values[kernels.INVERSE_TEMPERATURE], values[kernels.LOG2_SCALE] = inverse, inverse / LN2
+        values[kernels.CAP] = self.softcap or 0.0
+        values[kernels.INNER] = slope / self.softcap if self.softcap else 0.0
         return values
 
 
@@ -138,10 +139,10 @@ class Problem:
         return memory, starts, end - begin, y, y_starts
 
     @property
-    def row_step(self) -> int:
-        """Rows a thread takes at a time; all threads get several turns if rows allow."""
-        turns = self.logits.count // (4 * get_num_threads())
-        return max(1, min(CHUNK // max(self.logits.width, 1), CHUNK_ROWS, max(turns, 64)))
+    def steps(self) -> tuple[int, int]:
+        """Rows that a thread takes at a time, at least and at most."""
+        cost = self.logits.width + ROW_COST
+        return max(1, LEAST // cost), CHUNK // cost
 
 
 # --- what is computed ----------------------------------------------------------------------------
@@ -174,7 +175,7 @@ def statistics(problem: Problem) -> np.ndarray:
 
     if problem.by_rows:
         rows = problem.logits
-        run(lambda lo, hi: keep(lo, hi, _read(problem, lo, hi)), rows.count, problem.row_step)
+        run(lambda lo, hi: keep(lo, hi, _read(problem, lo, hi)), rows.count, *problem.steps)
     else:
         keep(0, problem.logits.count, _by_stretches(problem))
     return figures
@@ -228,7 +229,7 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
         else:
             read_and_write(*given, memory, out_starts[lo:hi], streamed)
 
-    run(task, problem.logits.count, problem.row_step)
+    run(task, problem.logits.count, *problem.steps)
 
 
 def _read(problem: Problem, lo: int, hi: int) -> np.ndarray:
