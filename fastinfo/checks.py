@@ -128,7 +128,7 @@ def targets_of(source: Source, classes: int, ignore_index: int) -> np.ndarray:
     values = source.data
     if values.size and 0 <= values.min() and values.max() < classes and not source.is_float:
         if not 0 <= ignore_index < classes:
-            return values.astype(np.int64, copy=False).ravel()
+            return values.astype(np.int64).ravel()
     ignored = values == ignore_index
     bad = ~ignored & ((values < 0) | (values >= classes))
     refuse(

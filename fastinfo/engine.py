@@ -248,7 +248,9 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def run(task: Callable[[int, int], None], n: int, step: int, most: int = 0) -> None:
+def run(
+    task: Callable[[int, int], None], n: int, step: int, most: int = 0, threads: int | None = None
+) -> None:
     """Call ``task(lo, hi)`` over [0, n) in pieces, on all threads, the caller's first.
 
     A piece is `step` long; with `most`, longer while much is left, a quarter of what is a thread's
@@ -257,8 +259,8 @@ def run(task: Callable[[int, int], None], n: int, step: int, most: int = 0) -> N
     kernel's launch 0.5 us: a single piece runs in the calling thread. Ctrl-C reaches that between
     two pieces.
     """
-    alone = getattr(_worker, "inside", False)
-    workers = 1 if alone else max(1, min(get_num_threads(), -(-n // step)))
+    threads = 1 if getattr(_worker, "inside", False) else threads or get_num_threads()
+    workers = max(1, min(threads, -(-n // step)))
     begin, lock, failed = 0, threading.Lock(), False
 
     def take() -> tuple[int, int]:
@@ -280,7 +282,7 @@ def run(task: Callable[[int, int], None], n: int, step: int, most: int = 0) -> N
             failed = True
             raise
 
-    pool = _executor(get_num_threads() - 1) if workers > 1 else None
+    pool = _executor(threads - 1) if workers > 1 else None
     others = [pool.submit(work) for _ in range(workers - 1)] if pool else []
     try:
         work()

@@ -10,12 +10,26 @@ Rows
     a = Σ c_k (z_k - m) and c = Σ c_k for weights c_k of the classes. The empty row is
     (-inf, -1, 0, 0, 0). Leaving the maximal term out keeps every digit of a confident row.
 Bins
-    A term is what one bin adds to a sum over bins, a finish what is done with the sum.
+    A term is what one bin adds to a sum over bins, a finish what is done with the sum. Those that
+    choose by `where` instead of `if` are compiled for vectors as well as for numbers.
 """
 
-from math import atanh, exp, frexp, inf, ldexp, log, log1p, nan, sqrt
+import math
+from math import atanh, exp, frexp, inf, ldexp, log1p, nan, sqrt
 
-LN2 = log(2.0)
+LN2 = math.log(2.0)
+
+
+def log(x):
+    """Natural logarithm, -inf of 0."""
+    if x > 0.0:
+        return math.log(x)
+    return -inf if x == 0.0 else nan
+
+
+def where(condition, a, b):
+    """Return a where the condition holds, else b; both are computed."""
+    return a if condition else b
 
 
 # --- states of rows ------------------------------------------------------------------------------
@@ -174,7 +188,7 @@ def root_of(p):
 
 def kl_row(p, f_mean, g_mean):
     """P log p - p mean(log q)."""
-    return 0.0 if p == 0.0 else p * (log(p) - g_mean)
+    return where(p == 0.0, 0.0, p * (log(p) - g_mean))
 
 
 def cross_entropy_row(p, f_mean, g_mean):
@@ -184,7 +198,7 @@ def cross_entropy_row(p, f_mean, g_mean):
 
 def cross_entropy_column(q, f_mean, g_mean):
     """-mean(p) (log q - mean(log q)); the support test sees to q = 0."""
-    return 0.0 if q == 0.0 else -f_mean * (log(q) - g_mean)
+    return where(q == 0.0, 0.0, -f_mean * (log(q) - g_mean))
 
 
 def hellinger_row(p, f_mean, g_mean):

@@ -10,74 +10,104 @@ import numpy as np
 
 from fastinfo.cpu import vmath
 from fastinfo.cpu.bin_kernels import bin_sum, share
-from fastinfo.cpu.simd import part, row_of
+from fastinfo.cpu.simd import (
+    absolute,
+    any_of,
+    bits_of_mask,
+    double,
+    lanes_before,
+    part,
+    row_of,
+    single,
+    store,
+    sum_of,
+    where,
+)
 from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 
 # Bins that a float32 sum runs over before it is added up in float64.
 BLOCK = 1024
 # Columns of pairs done for the same few rows: their bins stay in the second-level cache.
 COLUMNS = 64
+# Columns of a matrix product finished at a time: what is known of them stays in the first-level cache.
+FINISHED = 512
+
+
+@helper(EXACT)
+def scales(total):
+    """Two factors that divide by `total`: the first keeps the reciprocal of any total in range."""
+    lift = 2.0**100 if total < 2.0**-900 else 2.0**-100 if total > 2.0**900 else 1.0
+    return lift, 1.0 / (total * lift)
 
 
 @cache
-def mean_sums(function, storage):
-    """Kernel: column sums of a function of normalised rows, and how many rows it is finite in."""
-    load = vmath.STORAGE[storage][1]
-    compiled = formula(function, vmath.double)
+def sums_of_bins(storage):
+    """Kernel: add up the bins of normalised rows."""
+    arithmetic = vmath.double
+    read, lanes = vmath.reader(storage, arithmetic, 0.0), arithmetic.lanes
+    read_sums = vmath.reader("float64", arithmetic, 0.0)
 
     @helper(EXACT)
-    def add(x, total, sums, counts):
-        for k in range(x.size):
-            v = compiled(share(np.float64(load(x[k])), total))
-            finite = abs(v) < np.inf
-            sums[k] += v if finite else 0.0
-            counts[k] += 1.0 if finite else 0.0
+    def add(x, lift, inverse, sums):
+        for k in range(0, x.size, lanes):
+            store(sums, k, read_sums(sums, k) + read(x, k) * lift * inverse)
 
-    @kernel(function.__name__, storage)
-    def add_rows(x, starts, width, total, valid, sums, counts):
+    @kernel(storage)
+    def add_bins(x, starts, width, total, valid, sums):
         for i in range(starts.size):
             if valid[i]:
-                add(part(x, starts[i], starts[i] + width), total[i], sums, counts)
+                add(part(x, starts[i], starts[i] + width), *scales(total[i]), sums)
 
-    return add_rows
+    return add_bins
+
+
+@cache
+def references(function):
+    """Kernel: a function of the mean distribution, 0 where that is not finite."""
+    compiled = formula(function, vmath.double)
+
+    @kernel(function.__name__)
+    def write_references(mean, out):
+        for k in range(mean.size):
+            v = compiled(mean[k])
+            out[k] = v if abs(v) < np.inf else 0.0
+
+    return write_references
 
 
 @cache
 def factors(function, row, storage, into):
     """Kernel: f(p) - mean as `into`, Σ row(p), and the norm of what was written."""
-    load = vmath.STORAGE[storage][1]
-    real = vmath.STORAGE[into][0].real
-    f, row_term = formula(function, vmath.double), formula(row, vmath.double)
+    arithmetic = vmath.double
+    lanes, filled = arithmetic.lanes, arithmetic.filled
+    read, known = (vmath.reader(kind, arithmetic, 0.0) for kind in (storage, "float64"))
+    narrow = single if into == "float32" else double
+    f, row_term = formula(function, vmath.lanewise), formula(row, vmath.lanewise)
 
-    @helper(SUM)
-    def write(x, total, own_mean, f_mean, g_mean, out):
-        row_sum, norm = 0.0, 0.0
-        for k in range(x.size):
-            p = share(np.float64(load(x[k])), total)
-            v = f(p) - own_mean[k]
-            e = real(v if abs(v) < np.inf else 0.0)
-            out[k] = e
-            norm += np.float64(e) * np.float64(e)
-            row_sum += row_term(p, f_mean[k], g_mean[k])
-        return row_sum, np.sqrt(norm)
+    @helper(EXACT)
+    def write(x, lift, inverse, own_mean, f_mean, g_mean, out):
+        sums, norms = filled(0.0), filled(0.0)
+        for k in range(0, x.size, lanes):
+            p = read(x, k) * lift * inverse
+            v = f(p) - known(own_mean, k)
+            e = narrow(where(absolute(v) < np.inf, v, 0.0))
+            store(out, k, e)
+            norms += double(e) * double(e)
+            sums += row_term(p, known(f_mean, k), known(g_mean, k))
+        return sum_of(sums), np.sqrt(sum_of(norms))
 
     @kernel(function.__name__, row.__name__, storage, into)
-    def write_rows(x, starts, width, total, valid, own_mean, f_mean, g_mean, out, rows, norms):
+    def write_factors(x, starts, width, total, valid, own_mean, f_mean, g_mean, out, rows, norms):
         for i in range(starts.size):
+            target = row_of(out, i)
             if valid[i]:
-                rows[i], norms[i] = write(
-                    part(x, starts[i], starts[i] + width),
-                    total[i],
-                    own_mean,
-                    f_mean,
-                    g_mean,
-                    row_of(out, i),
-                )
+                p = part(x, starts[i], starts[i] + width)
+                rows[i], norms[i] = write(p, *scales(total[i]), own_mean, f_mean, g_mean, target)
             else:
-                out[i] = 0.0
+                target[:] = 0.0
                 rows[i], norms[i] = np.nan, np.nan
 
-    return write_rows
+    return write_factors
 
 
 @cache
@@ -115,20 +145,20 @@ def tile_rows(prepare, row, storage, into):
 @cache
 def zeros(storage):
     """Kernel: bits of the bins where a row is 0, and of those where it is not."""
-    load = vmath.STORAGE[storage][1]
+    arithmetic = vmath.double
+    read, lanes = vmath.reader(storage, arithmetic, 0.0), arithmetic.lanes
 
     @kernel(storage)
-    def write_rows(x, starts, width, total, empty, filled):
+    def write_bits(x, starts, width, total, empty, filled):
         for i in range(starts.size):
             row = part(x, starts[i], starts[i] + width)
-            for k in range(width):
-                bit = np.uint64(1) << np.uint64(k & 63)
-                if share(np.float64(load(row[k])), total[i]) == 0.0:
-                    empty[i, k >> 6] |= bit
-                else:
-                    filled[i, k >> 6] |= bit
+            for k in range(0, width, lanes):
+                share_is_0 = read(row, k) / total[i] == 0.0
+                inside = lanes_before(width - k, share_is_0)
+                zero, whole = bits_of_mask(share_is_0 & inside), bits_of_mask(inside)
+                empty[i, k // lanes], filled[i, k // lanes] = zero, whole ^ zero
 
-    return write_rows
+    return write_bits
 
 
 @cache
@@ -215,7 +245,12 @@ def tiles(term, direct_term, finish, storage_x, storage_y, into):
 @cache
 def product_finishes(direct_term, finish, storage_x, storage_y, into):
     """Kernel: finish a band of the matrix that holds Σ f(p) g(q), with the test of supports."""
-    settle = _settle(direct_term, finish, storage_x, storage_y, into)
+    direct, lanes = bin_sum(direct_term, storage_x, storage_y), vmath.double.lanes
+    finished, finish_one = formula(finish, vmath.lanewise), formula(finish)
+    filled_with, real = vmath.double.filled, vmath.STORAGE[into][0].real
+    read_sums, read = (vmath.reader(kind, vmath.double, 0.0) for kind in (into, "float64"))
+    floor = vmath.reader("float64", vmath.double, -np.inf)  # past the end no value is below it
+    narrow = single if into == "float32" else double
 
     @helper(EXACT)
     def touch(filled, empty):
@@ -226,35 +261,53 @@ def product_finishes(direct_term, finish, storage_x, storage_y, into):
         return False
 
     @helper(EXACT)
-    def values_of(x_row, x_bound, y_rows, y_bounds, factor, slack, floor, sums, values, bounds):
-        for j in range(values.size):
-            values[j] = x_row + y_rows[j] - factor * np.float64(sums[j])
-            bounds[j] = x_bound * y_bounds[j] + slack * (abs(x_row) + abs(y_rows[j])) + floor
+    def bound_of(x_bound, x_slack, y_bound, y_slack):
+        return y_bound * x_bound + (y_slack + x_slack)
+
+    @helper(EXACT)
+    def finish_all(
+        x_row, x_bound, x_slack, y_rows, y_bounds, y_slacks, factor, inverse_unit, values, out
+    ):
+        """Write values and what they finish as, and return whether any is below its bound."""
+        below = lanes_before(0, filled_with(0.0))
+        for j in range(0, values.size, lanes):
+            v = read(y_rows, j) + x_row - read_sums(out, j) * factor
+            below |= absolute(v) < bound_of(x_bound, x_slack, floor(y_bounds, j), read(y_slacks, j))
+            store(values, j, v)
+            store(out, j, narrow(finished(v * inverse_unit)))
+        return any_of(below)
 
     @kernel(direct_term.__name__, finish.__name__, storage_x, storage_y, into)
     def finish_rows(
-        lo, factor, x_rows, y_rows, x_bounds, y_bounds, slack, floor, filled, empty, holes,
+        lo, x_lo, factor, x_rows, y_rows, x_bounds, y_bounds, x_slacks, y_slacks, filled, empty, holes,
         x, x_starts, x_totals, y, y_starts, y_totals, width, parameter, unit, diagonal, out,
     ):  # fmt: skip
-        values, bounds = np.empty(out.shape[1]), np.empty(out.shape[1])
-        for i in range(lo, lo + out.shape[0]):
-            values_of(
-                x_rows[i], x_bounds[i], y_rows, y_bounds, factor, slack, floor, row_of(out, i - lo),
-                values, bounds,
-            )  # fmt: skip
-            if holes.size:
-                for j in range(values.size):
-                    if (
-                        holes[j]
-                        and values[j] == values[j]
-                        and touch(row_of(filled, i), row_of(empty, j))
-                    ):
-                        values[j] = np.inf
-            if diagonal:
-                bounds[i] = np.inf
-            settle(
-                values, bounds, part(x, x_starts[i], x_starts[i] + width), x_totals[i], y,
-                y_starts, y_totals, width, parameter, unit, row_of(out, i - lo),
-            )  # fmt: skip
+        values = np.empty(FINISHED)
+        for first in range(0, out.shape[1], FINISHED):
+            last = min(first + FINISHED, out.shape[1])
+            y_row, y_bound = part(y_rows, first, last), part(y_bounds, first, last)
+            y_slack, v = part(y_slacks, first, last), part(values, 0, last - first)
+            for i in range(lo, lo + out.shape[0]):
+                target = part(row_of(out, i - lo), first, last)
+                below = finish_all(
+                    x_rows[i], x_bounds[i], x_slacks[i], y_row, y_bound, y_slack, factor,
+                    1.0 / unit, v, target,
+                )  # fmt: skip
+                own = x_lo + i if diagonal else -1
+                if below or first <= own < last:
+                    p = part(x, x_starts[i], x_starts[i] + width)
+                    for j in range(v.size):
+                        bound = bound_of(x_bounds[i], x_slacks[i], y_bound[j], y_slack[j])
+                        if abs(v[j]) < bound or (first + j == own and v[j] == v[j]):
+                            at = y_starts[first + j]
+                            again = direct(
+                                p, part(y, at, at + width), x_totals[i], y_totals[first + j],
+                                parameter,
+                            )  # fmt: skip
+                            target[j] = real(finish_one(again / unit))
+                for j in range(v.size if holes.size else 0):
+                    if holes[first + j] and v[j] == v[j]:
+                        if touch(row_of(filled, i), row_of(empty, first + j)):
+                            target[j] = np.inf
 
     return finish_rows

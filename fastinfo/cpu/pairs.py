@@ -18,7 +18,7 @@ from fastinfo.catalogue import Measure, Tile
 from fastinfo.cpu import bins
 from fastinfo.cpu import pair_kernels as kernels
 from fastinfo.cpu.vmath import STORAGE
-from fastinfo.engine import run
+from fastinfo.engine import get_num_threads, run
 
 # Rows of a band: 512 and more keep the matrix product at full speed.
 BAND = 1024
@@ -57,6 +57,11 @@ class Side:
         memory, starts = rows.stretch(0, rows.count, 0, rows.width)
         valid = np.isfinite(divisors) & (divisors != 0.0)
         return cls(memory, starts, rows.width, rows.storage, divisors, valid)
+
+    def rows(self, lo: int, hi: int) -> Side:
+        """Some of the rows."""
+        starts, totals, valid = (v[lo:hi] for v in (self.starts, self.totals, self.valid))
+        return Side(self.memory, starts, self.width, self.storage, totals, valid)
 
     @property
     def count(self) -> int:
@@ -126,42 +131,50 @@ def mirror(out: np.ndarray) -> None:
 # --- what both roads prepare ---------------------------------------------------------------------
 
 
-def _mean(function: Callable, sides: list[Side]) -> np.ndarray:
-    """Return the mean of a function of the bins over all valid rows of the sides."""
+def _mean(sides: list[Side]) -> np.ndarray:
+    """Return the mean distribution over all valid rows of the sides."""
     width = sides[0].width
     parts: list[tuple[int, int, int]] = []
     step = max(PREPARE_ROWS, -(-max(s.count for s in sides) // 64))
     for number, side in enumerate(sides):
         parts += [(number, lo, min(lo + step, side.count)) for lo in range(0, side.count, step)]
-    sums = np.zeros((2, len(parts), width))
+    sums = np.zeros((len(parts), width))
 
     def task(first: int, last: int) -> None:
         for part in range(first, last):
             number, lo, hi = parts[part]
             side = sides[number]
-            kernels.mean_sums(function, side.storage)(
+            kernels.sums_of_bins(side.storage)(
                 side.memory, side.starts[lo:hi], width, side.totals[lo:hi], side.valid[lo:hi],
-                sums[0, part], sums[1, part],
+                sums[part],
             )  # fmt: skip
 
     run(task, len(parts), 1)
-    total, count = sums.sum(axis=1)
-    return total / np.maximum(count, 1.0)
+    return sums.sum(axis=0) / max(1, sum(np.count_nonzero(side.valid) for side in sides))
 
 
-def _prepare(side: Side, kernel: Callable, real: str, *given: object) -> tuple:
+def _reference(function: Callable, mean: np.ndarray) -> np.ndarray:
+    """Return what a factor is measured from: its function of the mean distribution."""
+    out = np.empty_like(mean)
+    kernels.references(function)(mean, out)
+    return out
+
+
+def _prepare(
+    side: Side, kernel: Callable, real: str, *given: object, out: np.ndarray | None = None
+) -> tuple:
     """Call a kernel that writes, for each row, what a road reads and two figures of it."""
-    out = np.empty((side.count, side.width), real)
+    written = np.empty((side.count, side.width), real) if out is None else out[: side.count]
     rows, norms = np.empty(side.count), np.empty(side.count)
 
     def task(lo: int, hi: int) -> None:
         kernel(
             side.memory, side.starts[lo:hi], side.width, side.totals[lo:hi], side.valid[lo:hi],
-            *given, out[lo:hi], rows[lo:hi], norms[lo:hi],
+            *given, written[lo:hi], rows[lo:hi], norms[lo:hi],
         )  # fmt: skip
 
-    run(task, side.count, PREPARE_ROWS)
-    return out, rows, norms
+    run(task, side.count, PREPARE_ROWS, side.count, None if out is None else _beside_blas())
+    return written, rows, norms
 
 
 # --- matrix products -----------------------------------------------------------------------------
@@ -172,53 +185,65 @@ def _product(job: Job) -> Callable[[int, np.ndarray], None]:
     road, real = job.measure.product, job.real
     assert road is not None
     if road.f is road.g:  # a squared difference: both sides from one mean
-        f_mean = g_mean = _mean(road.f, [job.x, job.y])
+        f_mean = g_mean = _reference(road.f, _mean([job.x, job.y]))
     else:
-        f_mean, g_mean = _mean(road.f, [job.x]), _mean(road.g, [job.y])
+        f_mean = _reference(road.f, _mean([job.x]))
+        g_mean = _reference(road.g, _mean([job.y]))
     write_x = kernels.factors(road.f, road.row, job.x.storage, real)
-    e, x_rows, x_norms = _prepare(job.x, write_x, real, f_mean, f_mean, g_mean)
     write_y = kernels.factors(road.g, road.column, job.y.storage, real)
     f, y_rows, y_norms = _prepare(job.y, write_y, real, g_mean, f_mean, g_mean)
     filled, empty, holes = _supports(job)
-    scale = road.factor * PRODUCT_ERROR * EPSILON[real] / RTOL[real]
+    x_error = road.factor * PRODUCT_ERROR * EPSILON[real] / RTOL[real]
     slack = PRODUCT_ERROR * EPSILON["float64"] / RTOL[real]
-    floor = slack * max(1.0, np.log(job.x.width))
+    floor, y_slacks = slack * max(1.0, np.log(job.x.width)), slack * np.abs(y_rows)
     finish = kernels.product_finishes(
         job.direct, job.measure.finish, job.x.storage, job.y.storage, real
     )
+    factors = np.empty((min(BAND, job.x.count), job.x.width), real)
 
     def fill(lo: int, band: np.ndarray) -> None:
-        np.matmul(e[lo : lo + band.shape[0]], f.T, out=band)
+        own = job.x.rows(lo, lo + band.shape[0])
+        e, x_rows, x_norms = _prepare(own, write_x, real, f_mean, f_mean, g_mean, out=factors)
+        np.matmul(e, f.T, out=band)
 
         def task(first: int, last: int) -> None:
             finish(
-                lo + first, road.factor, x_rows, y_rows, scale * x_norms, y_norms, slack, floor,
-                filled, empty, holes, *job.x.arguments, *job.y.arguments, job.x.width,
-                job.parameter, job.unit, job.same, band[first:last],
+                first, lo, road.factor, x_rows, y_rows, x_error * x_norms, y_norms,
+                slack * np.abs(x_rows) + floor, y_slacks, filled[lo:], empty, holes, *own.arguments,
+                *job.y.arguments, job.x.width, job.parameter, job.unit, job.same, band[first:last],
             )  # fmt: skip
 
-        run(task, band.shape[0], TILE_ROWS)
+        run(task, band.shape[0], TILE_ROWS, band.shape[0], _beside_blas())
 
     return fill
 
 
+def _beside_blas() -> int:
+    """How many threads to use after a product.
+
+    BLAS keeps its threads spinning for 0.1 s, and a thread of ours gets half of such a core: of two
+    threads the second is a loss (a band of 1024 x 4096 pairs takes 2.7 ms, the caller alone 1.8).
+    """
+    threads = get_num_threads()
+    return threads if threads > 2 else 1
+
+
 def _supports(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bits of the bins filled in rows of x, empty in rows of y, and which rows have empty bins."""
-    words = -(-job.x.width // 64)
     none = np.empty((0, 0), np.uint64), np.empty((0, 0), np.uint64), np.empty(0, np.bool_)
     if not job.measure.needs_support:
         return none
-    empty, ignored = np.zeros((2, job.y.count, words), np.uint64)
-    _bits(job.y, empty, ignored)
+    empty, _ = _bits(job.y)
     holes = np.asarray(empty.any(axis=1))
     if not holes.any():
         return none
-    filled, ignored = np.zeros((2, job.x.count, words), np.uint64)
-    _bits(job.x, ignored, filled)
-    return filled, empty, holes
+    return _bits(job.x)[1], empty, holes
 
 
-def _bits(side: Side, empty: np.ndarray, filled: np.ndarray) -> None:
+def _bits(side: Side) -> tuple[np.ndarray, np.ndarray]:
+    """Bits of the empty bins of rows, and of the filled ones."""
+    words = np.zeros((2, side.count, -(-side.width // 64)), np.uint64)
+    empty, filled = words.view(np.uint8)
     write = kernels.zeros(side.storage)
 
     def task(lo: int, hi: int) -> None:
@@ -227,7 +252,8 @@ def _bits(side: Side, empty: np.ndarray, filled: np.ndarray) -> None:
             filled[lo:hi],
         )  # fmt: skip
 
-    run(task, side.count, PREPARE_ROWS)
+    run(task, side.count, PREPARE_ROWS, side.count)
+    return words[0], words[1]
 
 
 # --- tiles ---------------------------------------------------------------------------------------
@@ -236,7 +262,7 @@ def _bits(side: Side, empty: np.ndarray, filled: np.ndarray) -> None:
 def _tiles(job: Job) -> Callable[[int, np.ndarray], None]:
     """Return what fills a band by the tiled loop."""
     sides = [job.x] if job.same else [job.x, job.y]
-    mean = _mean(formulas.same_of, sides)
+    mean = _mean(sides)
     road = _tile_road(job, mean, sides)
     factor = road.factor
     if road.uniform:

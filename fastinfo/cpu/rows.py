@@ -26,8 +26,6 @@ from fastinfo.formulas import LN2
 LEAST = 1 << 20
 CHUNK = 1 << 24
 ROW_COST = 1000
-# How often a thread takes pieces of long rows.
-TURNS = 2
 # Elements of a tile that rows not readable in place are copied to.
 TILE = 1 << 20
 # A gradient of more than this many bytes is written past the caches, in place too.
@@ -281,7 +279,7 @@ def _by_stretches(problem: Problem) -> np.ndarray:
                 problem, 0, count, 0, rows.width, first, pieces, elsewhere, flat[first:last]
             )
 
-        run(read_pieces, len(flat), max(1, len(flat) // (TURNS * get_num_threads())))
+        run(read_pieces, len(flat), 1, len(flat))
     else:
         tasks = _stretches(rows)
 

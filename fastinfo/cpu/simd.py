@@ -139,8 +139,20 @@ for _function, _symbol in (
     _operator(_function, _comparison(_symbol), _mask_of)
 _operator(operator.and_, lambda builder, kind, a, b: builder.and_(a, b))
 _operator(operator.or_, lambda builder, kind, a, b: builder.or_(a, b))
+_operator(operator.ior, lambda builder, kind, a, b: builder.or_(a, b))
 _operator(operator.lshift, lambda builder, kind, a, b: builder.shl(a, b))
 _operator(operator.rshift, lambda builder, kind, a, b: builder.ashr(a, b))
+
+
+@infer_global(operator.neg)
+class _Negation(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        return signature(args[0], *args) if isinstance(args[0], Vector) else None
+
+
+@lower_builtin(operator.neg, Vector)
+def _negate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return builder.fneg(args[0]) if sig.args[0].is_float else builder.neg(args[0])
 
 
 @intrinsic
@@ -297,6 +309,17 @@ def absolute(context, x):
 
 
 @intrinsic
+def root(context, x):
+    """Return the square root of a float or a vector of them; NaN below 0."""
+
+    def generate(context, builder, signature, arguments):
+        kind = arguments[0].type
+        return _call(builder, f"sqrt.{_name_of(kind)}", kind, arguments)
+
+    return x(x), generate
+
+
+@intrinsic
 def maximum(context, a, b):
     """Return a where a > b, else b: a NaN in a is passed over, one in b stays."""
 
@@ -364,6 +387,28 @@ def highest_of(context, v):
         return _fold(builder, arguments[0], larger)
 
     return v.lane(v), generate
+
+
+@intrinsic
+def bits_of_mask(context, mask):
+    """Return the lanes of a mask as bits of an integer, the first lane the lowest."""
+    kind = {8: types.uint8, 16: types.uint16}[mask.lanes]
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.IntType(mask.lanes))
+
+    return kind(mask), generate
+
+
+@intrinsic
+def any_of(context, mask):
+    """Return whether a lane of a mask holds."""
+
+    def generate(context, builder, signature, arguments):
+        bits = builder.bitcast(arguments[0], ir.IntType(mask.lanes))
+        return builder.icmp_unsigned("!=", bits, bits.type(0))
+
+    return types.boolean(mask), generate
 
 
 @intrinsic

@@ -256,17 +256,17 @@ def _entropy_gap_double(u):
 def _log_double(x):
     """Natural logarithm of any float64, subnormal too; NaN below 0."""
     small = x < _D_TINY
-    ix = bits_of(x * 2.0**54 if small else x)
+    ix = bits_of(where(small, x * 2.0**54, x))
     k = (ix - _D_SQRT_HALF) >> _D_MANTISSA
     m = float_of(ix - (k << _D_MANTISSA))
     s = (m - 1.0) / (m + 1.0)
     n = _as_double(k)
     tail = 2.0 * s * s * s * _atanh_tail(s * s)
     value = n * _LN2_HIGH + (2.0 * s + (tail + n * _LN2_LOW))
-    value = value - 54.0 * np.log(2.0) if small else value
-    value = x if x == np.inf else value
-    value = -np.inf if x == 0.0 else value
-    return value if x >= 0.0 else np.nan
+    value = where(small, value - 54.0 * _LN2, value)
+    value = where(x == np.inf, x, value)
+    value = where(x == 0.0, -np.inf, value)
+    return where(x >= 0.0, value, np.nan)
 
 
 @helper(EXACT)
@@ -359,6 +359,7 @@ double = Arithmetic(
     convert=simd.double,
     exp2=_exp2_double,
     tanh=_tanh_double,
+    where=where,
     log=_log_double,
     entropy_gap=_entropy_gap_double,
     log_in_units=_log_normal,
@@ -366,6 +367,9 @@ double = Arithmetic(
     log_ratio=_log_ratio,
     atanh_tail=_atanh_tail,
 )
+
+# What formulas need that are compiled for vectors.
+lanewise = SimpleNamespace(where=where, sqrt=simd.root, log=_log_double)
 
 # storage → (arithmetic, load, store)
 STORAGE = {
