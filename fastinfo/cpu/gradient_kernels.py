@@ -71,7 +71,7 @@ def _emit(storage, softcap, weights, soft, into):
         share, entry = real(coefficients[SHARE]), real(coefficients[TARGET])
         # Streaming stores go to multiples of a vector's size: what is before the first comes apart.
         head = -out.ctypes.data // item % lanes if streamed else 0
-        head = min(head, x.size)
+        head = head if head < x.size else x.size
         for lo, hi in ((0, head), (head, x.size)):
             b, by, bw, o = part(x, lo, hi), part(y, lo, hi), part(w, lo, hi), part(out, lo, hi)
             for k in range(0, b.size, lanes):
@@ -140,17 +140,19 @@ def gradients(storage, softcap, weights, soft, into):
 
 @cache
 def losses_and_gradients(storage, softcap, weights, soft):
-    """Kernel: the three steps a row at a time, so that the second reading finds it in cache."""
-    row = rows.row_reader(storage, softcap, weights, soft, False)
+    """Kernel: the three steps a row of one piece at a time: the second finds it in cache.
+
+    `state` and `coefficients` are room for one row.
+    """
+    read_piece = rows.piece_reader(storage, softcap, weights, soft, False)
     finish, coefficients_of = rows.loss_of(softcap), _coefficients(softcap)
     emit = _emit(storage, softcap, weights, soft, storage)
 
     @kernel(storage, softcap, weights, soft)
     def read_and_write_rows(
-        x, starts, width, y, y_starts, w, targets, active, option, losses, out, out_starts,
-        streamed,
+        x, starts, width, y, y_starts, w, targets, active, option, losses, state, coefficients,
+        out, out_starts, streamed,
     ):  # fmt: skip
-        state, coefficients = np.empty(rows.STATE), np.empty(COEFFICIENTS)
         for i in range(starts.size):
             losses[i] = 0.0
             row_out = part(out, out_starts[i], out_starts[i] + width)
@@ -160,7 +162,7 @@ def losses_and_gradients(storage, softcap, weights, soft):
             logits = part(x, starts[i], starts[i] + width)
             at = y_starts[i] if y_starts.size else 0
             own = part(y, at, at + width)
-            row(logits, own, w, 0, targets[i], np.nan, option, state)
+            read_piece(logits, own, w, 0, targets[i], np.nan, option, state)
             losses[i] = finish(state, targets[i], active[i], w, option)
             coefficients_of(state, targets[i], active[i], w, option, coefficients)
             emit(logits, own, w, targets[i], coefficients, option, row_out, streamed)

@@ -19,6 +19,7 @@ from fastinfo.cpu import vmath
 from fastinfo.cpu.simd import (
     absolute,
     apart,
+    double,
     first_of,
     highest_of,
     lanes_before,
@@ -42,10 +43,11 @@ PREFETCH = 8192
 PIECE = 1 << 20
 # A piece is measured from the maximum of its first elements. A block whose own maximum is more than
 # 2**32 times as high (32 bits of rise cost 5 of the float32's 24) becomes the reference and is read
-# again. Where the rest of the sum is less than 1/16 of its maximal term, the block of the maximum is
-# read again without that term.
+# again; for an entropy, Σ w (z - m), which is small beside Σ w (z - ref), from 2**8 on. Where the
+# rest of the sum is less than 1/16 of its maximal term, the block of the maximum is read again
+# without that term.
 SAMPLE = 64
-MAX_RISE = 32.0
+MAX_RISE, MAX_RISE_OF_ENTROPY = 32.0, 8.0
 MIN_REST = 0.0625
 
 # Columns of a row's state.
@@ -102,8 +104,8 @@ def shape(arithmetic, softcap):
 
 
 @cache
-def _sums(storage, softcap, weights, soft, statistics, exclude):
-    """Sums over a block of logits measured from `ref`; `exclude` leaves out one equal to `peak`."""
+def _sums(storage, softcap, weights, soft, statistics):
+    """Maximum of a block of logits, and its sums measured from `ref`."""
     arithmetic = vmath.STORAGE[storage][0]
     real, exp2, lanes, filled = (
         arithmetic.real, arithmetic.exp2, arithmetic.lanes, arithmetic.filled,
@@ -115,11 +117,10 @@ def _sums(storage, softcap, weights, soft, statistics, exclude):
     ahead = PREFETCH // np.dtype(words(storage)).itemsize
 
     @helper(EXACT)
-    def terms(x, y, w, k, ref, peak, above, from_target, alpha, beta, scale, cap, inner):
+    def terms(x, y, w, k, ref, above, from_target, alpha, beta, scale, cap, inner):
         """What the logits from k on add to each lane's maximum and sums."""
         prefetch(x, k + ahead)
-        none = filled(zero)
-        ties, e_term, higher, a_term, c = none, none, none, none, none
+        e_term, higher, a_term, c = filled(zero), filled(zero), filled(zero), filled(zero)
         v = read(x, k)
         d = z_of(v, cap, inner)[0] - ref
         e = exp2(d * scale)
@@ -130,135 +131,58 @@ def _sums(storage, softcap, weights, soft, statistics, exclude):
         if linear:
             c = where(inside, weight(y, w, k, alpha, beta), zero)
             a_term = where(c == zero, zero, c * d)
-        if exclude:
-            is_peak = v == peak
-            e, ties = where(is_peak, zero, e), where(is_peak, one, zero)
-        return v, e, ties, e_term, higher, a_term, c
+        return v, e, e_term, higher, a_term, c
 
     @helper(EXACT)
     def both(s, t):
         return (
             maximum(t[0], s[0]), s[1] + t[1], s[2] + t[2], s[3] + t[3], s[4] + t[4], s[5] + t[5],
-            s[6] + t[6],
         )  # fmt: skip
 
     @helper(EXACT, inline=False)
-    def sums(x, y, w, ref, peak, above, from_target, option):
+    def sums(x, y, w, ref, above, from_target, option):
         apart()
         given = (
-            ref, peak, above, from_target, real(option[ALPHA]), real(option[BETA]),
+            ref, above, from_target, real(option[ALPHA]), real(option[BETA]),
             real(option[LOG2_SCALE]), real(option[CAP]), real(option[INNER]),
         )  # fmt: skip
         none = filled(zero)
-        state = (filled(lowest), none, none, none, none, none, none)
+        state = (filled(lowest), none, none, none, none, none)
         for k in range(0, x.size, 4 * lanes):
             low = both(terms(x, y, w, k, *given), terms(x, y, w, k + lanes, *given))
             k += 2 * lanes
             high = both(terms(x, y, w, k, *given), terms(x, y, w, k + lanes, *given))
             state = both(state, both(low, high))
-        top, total, ties, e, higher, a, c = state
-        total = sum_of(total)
-        if exclude:
-            total += sum_of(ties) - 1.0
-        return highest_of(top), total, sum_of(e), sum_of(a), sum_of(c), sum_of(higher)
+        top, total, e, higher, a, c = state
+        return highest_of(top), sum_of(total), sum_of(e), sum_of(a), sum_of(c), sum_of(higher)
 
     return sums
 
 
 @cache
-def _piece(storage, softcap, weights, soft, statistics):
-    """State of a piece of a row."""
-    arithmetic, load, _ = vmath.STORAGE[storage]
-    real, lanes, filled = arithmetic.real, arithmetic.lanes, arithmetic.filled
-    measure = _sums(storage, softcap, weights, soft, statistics, False)
-    measure_rest = _sums(storage, softcap, "none", "float32", statistics, True)
-    read, z_of = vmath.reader(storage, arithmetic, -np.inf), _z_as_read(storage, softcap)
-    lowest, zero, one, nothing = real(-np.inf), real(0), real(1), real(np.nan)
-    # Weighted sums of z - ref would cancel if measured from anything but the maximum.
-    max_rise = 0.0 if weights != "none" else MAX_RISE
+def _rest(storage, softcap):
+    """Σ w and Σ w (z - m) over a block without one of the logits equal to its maximum."""
+    arithmetic = vmath.STORAGE[storage][0]
+    real, exp2, lanes, filled = (
+        arithmetic.real, arithmetic.exp2, arithmetic.lanes, arithmetic.filled,
+    )  # fmt: skip
+    read, z_of = vmath.reader(storage, arithmetic, -np.inf), shape(arithmetic, softcap)
 
     @helper(EXACT)
-    def count_equal(x, value):
-        n = filled(zero)
+    def rest(x, m, z, option):
+        cap, inner, scale = real(option[CAP]), real(option[INNER]), real(option[LOG2_SCALE])
+        zero, one = filled(0.0), filled(1.0)
+        total, e_sum, ties = double(zero), double(zero), double(zero)
         for k in range(0, x.size, lanes):
             v = read(x, k)
-            n += where((v == value) & lanes_before(x.size - k, v), one, zero)
-        return sum_of(n)
+            d = z_of(v, cap, inner)[0] - z
+            e = where(v == m, zero, exp2(d * scale))
+            total += double(e)
+            e_sum += double(where(e > zero, e * d, zero))
+            ties += double(where(v == m, one, zero))
+        return sum_of(total) + (sum_of(ties) - 1.0), sum_of(e_sum)
 
-    @helper(EXACT)
-    def highest(x):
-        top = filled(lowest)
-        for k in range(0, x.size, lanes):
-            top = maximum(read(x, k), top)
-        return highest_of(top)
-
-    @helper(EXACT)
-    def find(x, value):
-        """Position of the first `value`, of the first NaN if it is NaN; -1 if there is none."""
-        for k in range(x.size):
-            v = load(x[k])
-            if v == value or (v != v and value != value):
-                return k
-        return -1
-
-    @helper(EXACT)
-    def piece(x, y, w, target, target_logit, option):
-        inverse_t, scale = option[INVERSE_TEMPERATURE], option[LOG2_SCALE]
-        m, start, ref, lo, block_of_max = lowest, lowest, zero, 0, 0
-        # Σ w and Σ w (z - ref) of all blocks but the one of the maximum, and of that one
-        others, e, of_max, e_of_max, a, c, rank = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-        while lo < x.size:
-            hi = min(lo + BLOCK, x.size)
-            b = part(x, lo, hi)
-            if not start > lowest:
-                start = highest(part(b, 0, min(b.size, SAMPLE)))
-                ref = z_of(start if start > lowest else zero, option)
-            from_target = target_logit if statistics and hi <= target else nothing
-            top, total, eb, ab, cb, higher = measure(
-                b, part(y, lo, hi), part(w, lo, hi), ref, zero, target_logit, from_target, option
-            )
-            if top > start:
-                rise = np.float64(z_of(top, option)) - np.float64(ref)
-                if rise * scale > max_rise or not start > lowest:
-                    if start > lowest:
-                        others, e, a = _lower(others, e, a, c, rise, inverse_t)
-                        of_max, e_of_max, _ = _lower(of_max, e_of_max, 0.0, 0.0, rise, inverse_t)
-                    start, ref = top, z_of(top, option)
-                    continue
-            if statistics and lo < target < hi:
-                rank += count_equal(part(x, lo, target), target_logit)
-            rank, a, c, lo = rank + higher, a + ab, c + cb, hi
-            if top > m:
-                others, e = others + of_max, e + e_of_max
-                m, of_max, e_of_max, block_of_max = top, total, eb, hi - b.size
-            else:
-                others, e = others + total, e + eb
-        last = min(block_of_max + BLOCK, x.size)
-        rest = -1.0 + others + of_max
-        if m > lowest or rest != rest:
-            z = z_of(m, option)
-            rise = np.float64(z) - np.float64(ref)
-            total = others + of_max
-            total, all_e, a = _lower(total, e + e_of_max, a, c, rise, inverse_t)
-            rest = total - 1.0
-            if rest > MIN_REST:
-                e = all_e
-            else:
-                others, e, _ = _lower(others, e, 0.0, 0.0, rise, inverse_t)
-                b = part(x, block_of_max, last)
-                _, rest, eb, _, _, _ = measure_rest(
-                    b, part(y, 0, 0), part(w, 0, 0), z, m, zero, zero, option
-                )
-                rest, e = others + rest, e + eb
-        position = 0
-        if rest != rest:
-            position = find(x, nothing)
-            m = nothing if position >= 0 else m
-        if statistics and m == m:
-            position = block_of_max + find(part(x, block_of_max, last), m)
-        return np.float64(m), rest, e, a, c, position, rank
-
-    return piece
+    return rest
 
 
 @cache
@@ -275,52 +199,112 @@ def _z_as_read(storage, softcap):
 
 
 @cache
-def _absorb(storage, softcap):
-    """Merge what comes next in a row into its state; a NaN stays, and where it was first."""
-    z_as_read = _z_as_read(storage, softcap)
+def _searches(storage):
+    """Highest of the first logits, position of a value, and how many equal a value."""
+    arithmetic, load, _ = vmath.STORAGE[storage]
+    lanes, filled = arithmetic.lanes, arithmetic.filled
+    read = vmath.reader(storage, arithmetic, -np.inf)
 
     @helper(EXACT)
-    def z_of(x, option):
-        return np.float64(z_as_read(x, option))
+    def highest(x):
+        top = filled(-np.inf)
+        for k in range(0, SAMPLE, lanes):
+            top = maximum(read(x, k), top)
+        return highest_of(top)
 
     @helper(EXACT)
-    def absorb(state, m, r, e, a, c, argmax, rank, option):
-        before = state[MAX]
-        if before == before and (m > before or m != m):
-            state[ARGMAX] = argmax
-        state[MAX], state[REST], state[ENTROPY], state[LINEAR], state[WEIGHT] = _merge(
-            before, state[REST], state[ENTROPY], state[LINEAR], state[WEIGHT],
-            m, r, e, a, c, z_of(before, option) - z_of(m, option), option[INVERSE_TEMPERATURE],
-        )  # fmt: skip
-        if m != m or before != before:
-            state[MAX] = np.nan
-        state[RANK] += rank
+    def find(x, value):
+        """Position of the first `value`, of the first NaN if it is NaN; -1 if there is none."""
+        for k in range(x.size):
+            v = load(x[k])
+            if v == value or (v != v and value != value):
+                return k
+        return -1
 
-    return absorb
+    @helper(EXACT)
+    def count_equal(x, value):
+        n, one, zero = filled(0.0), filled(1.0), filled(0.0)
+        for k in range(0, x.size, lanes):
+            v = read(x, k)
+            n += where((v == value) & lanes_before(x.size - k, v), one, zero)
+        return sum_of(n)
+
+    return highest, find, count_equal
 
 
 @cache
-def row_reader(storage, softcap, weights, soft, statistics):
-    """Read one row, or a stretch of one that begins at class `base`, into its state."""
+def piece_reader(storage, softcap, weights, soft, statistics):
+    """Read a piece of a row that begins at class `base` into its state."""
     arithmetic, load, _ = vmath.STORAGE[storage]
-    piece = _piece(storage, softcap, weights, soft, statistics)
-    real, absorb = arithmetic.real, _absorb(storage, softcap)
+    real = arithmetic.real
+    measure = _sums(storage, softcap, weights, soft, statistics)
+    rest_of, z_of = _rest(storage, softcap), _z_as_read(storage, softcap)
+    highest, find, count_equal = _searches(storage)
+    lowest, zero, nothing = real(-np.inf), real(0), real(np.nan)
+    # Weighted sums of z - ref would cancel if measured from anything but the maximum.
+    max_rise = 0.0 if weights != "none" else MAX_RISE_OF_ENTROPY if statistics else MAX_RISE
 
     @helper(EXACT)
-    def row(x, y, w, base, target, elsewhere, option, state):
-        position = target - base
-        logit = load(x[position]) if 0 <= position < x.size else real(elsewhere)
-        state[:] = 0.0
-        state[MAX], state[REST], state[TARGET_LOGIT] = -np.inf, -1.0, logit
-        for lo in range(0, x.size, PIECE):
-            hi = min(lo + PIECE, x.size)
-            m, r, e, a, c, argmax, rank = piece(
-                part(x, lo, hi), part(y, lo, hi), part(w, base + lo, base + hi), position - lo,
-                logit, option,
+    def read_piece(x, y, w, base, target, elsewhere, option, state):
+        inverse_t, scale = option[INVERSE_TEMPERATURE], option[LOG2_SCALE]
+        target -= base
+        target_logit = load(x[target]) if 0 <= target < x.size else real(elsewhere)
+        m, start, ref, lo, block_of_max = lowest, lowest, zero, 0, 0
+        # Σ w and Σ w (z - ref) of all blocks but the one of the maximum, and of that one
+        others, e, of_max, e_of_max, a, c, rank = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        while lo < x.size:
+            hi = lo + BLOCK if lo + BLOCK < x.size else x.size
+            b = part(x, lo, hi)
+            if not start > lowest:
+                start = highest(b)
+                ref = z_of(start if start > lowest else zero, option)
+            from_target = target_logit if statistics and hi <= target else nothing
+            top, total, eb, ab, cb, higher = measure(
+                b, part(y, lo, hi), part(w, base + lo, base + hi), ref, target_logit, from_target,
+                option,
             )  # fmt: skip
-            absorb(state, m, r, e, a, c, base + lo + argmax, rank, option)
+            if top > start:
+                rise = np.float64(z_of(top, option)) - np.float64(ref)
+                if rise * scale > max_rise or not start > lowest:
+                    if start > lowest:
+                        others, e, a = _lower(others, e, a, c, rise, inverse_t)
+                        of_max, e_of_max, _ = _lower(of_max, e_of_max, 0.0, 0.0, rise, inverse_t)
+                    start, ref = top, z_of(top, option)
+                    continue
+            if statistics and lo < target < hi:
+                rank += count_equal(part(x, lo, target), target_logit)
+            rank, a, c, lo = rank + higher, a + ab, c + cb, hi
+            if top > m:
+                others, e = others + of_max, e + e_of_max
+                m, of_max, e_of_max, block_of_max = top, total, eb, hi - b.size
+            else:
+                others, e = others + total, e + eb
+        b = part(x, block_of_max, x.size)
+        b = part(b, 0, BLOCK if BLOCK < b.size else b.size)
+        rest = others + of_max - 1.0
+        if m > lowest or rest != rest:
+            z = z_of(m, option)
+            rise = np.float64(z) - np.float64(ref)
+            total, all_e, a = _lower(others + of_max, e + e_of_max, a, c, rise, inverse_t)
+            rest = total - 1.0
+            if rest > MIN_REST:
+                e = all_e
+            else:
+                others, e, _ = _lower(others, e, 0.0, 0.0, rise, inverse_t)
+                rest, eb = rest_of(b, m, z, option)
+                rest, e = others + rest, e + eb
+        position = -1
+        if rest != rest:
+            position = find(x, nothing)
+        if position >= 0:
+            m = nothing
+        elif statistics:
+            position = block_of_max + find(b, m)
+        state[MAX], state[REST], state[ENTROPY] = np.float64(m), rest, e
+        state[LINEAR], state[WEIGHT], state[RANK] = a, c, rank
+        state[ARGMAX], state[TARGET_LOGIT] = base + position, np.float64(target_logit)
 
-    return row
+    return read_piece
 
 
 @cache
@@ -373,17 +357,17 @@ def loss_of(softcap):
 
 @cache
 def losses(storage, softcap, weights, soft):
-    """Kernel: losses of whole rows."""
-    row, finish = row_reader(storage, softcap, weights, soft, False), loss_of(softcap)
+    """Kernel: losses of rows of one piece each; `state` is room for one."""
+    read_piece = piece_reader(storage, softcap, weights, soft, False)
+    finish = loss_of(softcap)
 
     @kernel(storage, softcap, weights, soft)
-    def read_losses(x, starts, width, y, y_starts, w, targets, active, option, out):
-        state = np.empty(STATE)
+    def read_losses(x, starts, width, y, y_starts, w, targets, active, option, out, state):
         for i in range(starts.size):
             out[i] = 0.0
             if active[i] != 0.0:
                 begin = y_starts[i] if y_starts.size else 0
-                row(
+                read_piece(
                     part(x, starts[i], starts[i] + width), part(y, begin, begin + width), w, 0,
                     targets[i], np.nan, option, state,
                 )  # fmt: skip
@@ -399,7 +383,7 @@ def states(storage, softcap, weights, soft, statistics):
     A row of `width` classes, the first of which is class `base` of what it is a stretch of, has
     `pieces` of them. Rows that do not count keep the state of no classes.
     """
-    row = row_reader(storage, softcap, weights, soft, statistics)
+    read_piece = piece_reader(storage, softcap, weights, soft, statistics)
 
     @kernel(storage, softcap, weights, soft, statistics)
     def read_states(
@@ -409,11 +393,11 @@ def states(storage, softcap, weights, soft, statistics):
         for n in range(state.shape[0]):
             i = (first + n) // pieces
             lo = (first + n - i * pieces) * PIECE
-            hi = width if pieces == 1 else min(lo + PIECE, width)
+            hi = lo + PIECE if lo + PIECE < width else width
             if active[i] == 0.0:
                 hi = lo
             at = y_starts[i] if y_starts.size else 0
-            row(
+            read_piece(
                 part(x, starts[i] + lo, starts[i] + hi), part(y, at + lo, at + hi), w, base + lo,
                 targets[i], elsewhere[i] if elsewhere.size else np.nan, option, row_of(state, n),
             )  # fmt: skip
@@ -463,18 +447,31 @@ def summaries(softcap):
 
 @cache
 def merges(softcap, storage):
-    """Kernel: put the states of the pieces of rows together, in order."""
-    absorb = _absorb(storage, softcap)
+    """Kernel: put the states of the pieces of rows together, in order.
+
+    A NaN stays, and where it was first.
+    """
+    z_of = _z_as_read(storage, softcap)
+    real = vmath.STORAGE[storage][0].real
 
     @kernel(storage, softcap)
     def merge_pieces(parts, option, state):
         for i in range(state.shape[0]):
-            state[i] = parts[i, 0]
+            s = row_of(state, i)
+            s[:] = parts[i, 0]
             for p in range(1, parts.shape[1]):
-                s = parts[i, p]
-                absorb(
-                    row_of(state, i), s[MAX], s[REST], s[ENTROPY], s[LINEAR], s[WEIGHT],
-                    s[ARGMAX], s[RANK], option,
+                t = parts[i, p]
+                gap = np.float64(z_of(real(s[MAX]), option)) - np.float64(z_of(real(t[MAX]), option))
+                if s[MAX] == s[MAX] and not t[MAX] <= s[MAX]:
+                    s[ARGMAX] = t[ARGMAX]
+                is_nan = s[MAX] != s[MAX] or t[MAX] != t[MAX]
+                s[MAX], s[REST], s[ENTROPY], s[LINEAR], s[WEIGHT] = _merge(
+                    s[MAX], s[REST], s[ENTROPY], s[LINEAR], s[WEIGHT],
+                    t[MAX], t[REST], t[ENTROPY], t[LINEAR], t[WEIGHT], gap,
+                    option[INVERSE_TEMPERATURE],
                 )  # fmt: skip
+                if is_nan:
+                    s[MAX] = np.nan
+                s[RANK] += t[RANK]
 
     return merge_pieces

@@ -1,8 +1,8 @@
 """Rows of logits on the processor: what is read when, by which thread.
 
-Where rows lie in memory as kernels read them and are many, a thread takes whole rows and a second
-reading finds the row in its cache. Otherwise (strided, byte-swapped, integers; or few long rows)
-rows are cut at the same places into stretches, each copied into a tile if need be, and the states
+Where rows lie in memory as kernels read them and are no longer than a piece, a thread takes whole
+rows and a second reading finds the row in its cache. Otherwise (strided, byte-swapped, integers, or
+longer) rows are cut at the same places into stretches, each copied into a tile if need be, and the states
 of the stretches are merged in order. Both ways give the same bits.
 """
 
@@ -124,8 +124,7 @@ class Problem:
     @property
     def by_rows(self) -> bool:
         """Whether threads take whole rows."""
-        many = self.logits.count >= 2 * get_num_threads() or self.logits.width <= PIECE
-        return many and self.in_place
+        return self.logits.width <= PIECE and self.in_place
 
     def stretch(self, lo: int, hi: int, begin: int, end: int) -> tuple:
         """Arguments of a kernel for the classes [begin, end) of the rows [lo, hi)."""
@@ -221,11 +220,13 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
         given = (
             logits, starts, width, y, y_starts, problem.class_weights, problem.row_targets[lo:hi],
             problem.row_weights[lo:hi], problem.options.array, result[lo:hi],
+            np.empty(kernels.STATE),
         )  # fmt: skip
         if target is None:
             read(*given)
         else:
-            read_and_write(*given, memory, out_starts[lo:hi], streamed)
+            coefficients = np.empty(gradient_kernels.COEFFICIENTS)
+            read_and_write(*given, coefficients, memory, out_starts[lo:hi], streamed)
 
     run(task, problem.logits.count, *problem.steps)
 
