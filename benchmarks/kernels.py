@@ -221,7 +221,7 @@ def one_row(plan: Plan) -> list[Case]:
 # --------------------------------------------------------------------------------- pairs
 
 
-def recomputed_bin(p: float, q: float, weight: float) -> float:
+def recomputed_bin(p: float, q: float, d: float, weight: float) -> float:
     """Stand in, as NaN, for the term with which a pair is computed again."""
     return nan
 

@@ -10,8 +10,9 @@ Rows
     a = Σ c_k (z_k - m) and c = Σ c_k for weights c_k of the classes. The empty row is
     (-inf, -1, 0, 0, 0). Leaving the maximal term out keeps every digit of a confident row.
 Bins
-    A term is what one bin adds to a sum over bins, a finish what is done with the sum. Those that
-    choose by `where` instead of `if` are compiled for vectors as well as for numbers.
+    A term is what one bin adds to a sum over bins, a finish what is done with the sum. A term is
+    given p, q and their difference d, which has more digits than p - q of rounded p and q. Those
+    that choose by `where` instead of `if` are compiled for vectors as well as for numbers.
 """
 
 import math
@@ -103,19 +104,19 @@ def log_ratio(p, q):
     return float(kp - kq + up - down), (mp - mq) / (mp + mq)
 
 
-def entropy_term(p, q, weight):
+def entropy_term(p, q, d, weight):
     """-p log p, with 0 log 0 = 0."""
     return 0.0 if p == 0.0 else -p * log(p)
 
 
-def cross_entropy_term(p, q, weight):
+def cross_entropy_term(p, q, d, weight):
     """-p log q, with 0 log 0 = 0 and p log 0 = -inf."""
     if p == 0.0 and q == q:
         return 0.0
     return -p * log(q)
 
 
-def kl_term(p, q):
+def kl_term(p, q, d):
     """p log(p / q) - p + q: never negative, and exact to the last digits where p is near q.
 
     With s = (p - q) / (p + q), log(p / q) = 2 atanh(s) and the term is
@@ -126,18 +127,20 @@ def kl_term(p, q):
     if q == 0.0:
         return p * inf
     n, s = log_ratio(p, q)
+    if n == 0.0:
+        s = d / (p + q)
     tail = atanh_tail(s * s)
     if n == 0.0:
-        return (p + q) * s * s * (1.0 + s * (1.0 + s) * tail)
+        return d * s * (1.0 + s * (1.0 + s) * tail)
     return p * (n * LN2 + 2.0 * s + 2.0 * s * s * s * tail) - p + q
 
 
-def kl_bin(p, q, weight):
+def kl_bin(p, q, d, weight):
     """The KL term of a bin."""
-    return kl_term(p, q)
+    return kl_term(p, q, d)
 
 
-def relative_entropy_term(p, q, weight):
+def relative_entropy_term(p, q, d, weight):
     """p log(p / q), as it stands, for rows that are not normalised."""
     if p == 0.0:
         return 0.0 * q
@@ -147,23 +150,23 @@ def relative_entropy_term(p, q, weight):
     return p * (n * LN2 + 2.0 * s + 2.0 * s * s * s * atanh_tail(s * s))
 
 
-def js_term(p, q, weight):
+def js_term(p, q, d, weight):
     """Weighted KL terms of p and q from their mean; -p + m and -q + m add up to nothing."""
-    m = q + weight * (p - q)
-    return weight * kl_term(p, m) + (1.0 - weight) * kl_term(q, m)
+    m, other = q + weight * d, 1.0 - weight
+    return weight * kl_term(p, m, other * d) + other * kl_term(q, m, -weight * d)
 
 
-def total_variation_term(p, q, weight):
+def total_variation_term(p, q, d, weight):
     """|p - q|."""
-    return abs(p - q)
+    return abs(d)
 
 
-def hellinger_term(p, q, weight):
+def hellinger_term(p, q, d, weight):
     """(√p - √q)², as (p - q) / (√p + √q) so that like numbers keep their digits."""
-    if p == q:
+    if d == 0.0:
         return 0.0
-    d = (p - q) / (sqrt(p) + sqrt(q))
-    return d * d
+    root = d / (sqrt(p) + sqrt(q))
+    return root * root
 
 
 # --- roads over all pairs ------------------------------------------------------------------------
@@ -214,7 +217,9 @@ def log_in_units(x):
 
 def entropy_gap(u):
     """(1 + u) log(1 + u) - u, by u² (1/2 - u/6 + ...) near 0."""
-    return 1.0 if u <= -1.0 else kl_term(1.0 + u, 1.0) if abs(u) > 1e-3 else _entropy_gap_series(u)
+    return (
+        1.0 if u <= -1.0 else kl_term(1.0 + u, 1.0, u) if abs(u) > 1e-3 else _entropy_gap_series(u)
+    )
 
 
 def _entropy_gap_series(u):

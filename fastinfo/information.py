@@ -379,14 +379,15 @@ def _measure(
     return give(as_result(result, real), first)
 
 
-def with_divisors(
-    module: Any, source: Source, rows: Rows, normalize: bool
-) -> tuple[Rows, np.ndarray]:
+def with_divisors(module: Any, source: Source, rows: Rows, normalize: bool) -> tuple[Rows, Any]:
     """Return rows and what they are divided by, their sums or 1; NaN for a row with inf or NaN."""
     total, lowest = module.totals(rows)
     checks.no_negative(source, lowest)
-    beyond = np.isinf(total)
+    beyond = np.isinf(total.rounded)
     if normalize and beyond.any():
         rows = rows.scaled_down(beyond)
         total, _ = module.totals(rows)
-    return rows, np.where(np.isfinite(total), total if normalize else 1.0, np.nan)
+    finite = np.isfinite(total.rounded)
+    divisor = total.rounded if normalize else np.ones(rows.count)
+    rest = np.where(finite & normalize, total.rest, 0.0)
+    return rows, module.Divisors(np.where(finite, divisor, np.nan), rest)

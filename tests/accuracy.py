@@ -63,8 +63,7 @@ def assert_close_loss(actual: ArrayLike, exact: ArrayLike, dtype: DTypeLike) -> 
 def assert_close_measure(name: str, actual: ArrayLike, exact: ArrayLike, dtype: DTypeLike) -> None:
     """Entropies as losses; divergences relative to zero, proportional rows nearly zero.
 
-    In float64 a normalised row is conditioned to rtol·√(1e-7·v) for divergences v below 1e-7; for
-    what is linear in the difference of two rows to 1e-15, as for proportional ones.
+    In float64 a normalised row is conditioned to rtol·√(1e-7·v) for values v below 1e-7.
     """
     if name.endswith("entropy"):
         return assert_close_loss(actual, exact, dtype)
@@ -73,8 +72,7 @@ def assert_close_measure(name: str, actual: ArrayLike, exact: ArrayLike, dtype: 
     zero = 1e-15 if name in ROOTS else 1e-30
     allowed = size
     if kind == np.float64:
-        conditioned = 1e-3 if name in ROOTS else np.sqrt(1e-7 * size)
-        allowed = np.maximum(size, conditioned)
+        allowed = np.maximum(size, np.sqrt(1e-7 * size))
     allowed = np.maximum(RTOL[kind] * allowed, smallest(kind))
     assert_within(actual, exact, np.where(size < zero / 100, zero, allowed), kind)
 

@@ -7,6 +7,7 @@ difference of their arguments, so the errors here stay far below the tolerances 
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -164,21 +165,59 @@ def softmax(x: ArrayLike, temperature: float = 1.0) -> Wide:
 # Measures: distributions in -------------------------------------------------------------------
 
 
-def distribution(x: ArrayLike, normalize: bool) -> Wide:
-    """Return `x` over its sum; an infinite entry is no number."""
+def distribution(x: ArrayLike, normalize: bool) -> tuple[Wide, Wide]:
+    """Return `x` over its sum and what its rounding lost; an infinite entry is no number."""
     x = wide(x)
     x = np.where(np.isinf(x), np.nan, x)
-    return x / x.sum(-1, keepdims=True) if normalize else x
+    if not normalize:
+        return x, 0 * x
+    total, rest = exact_total(x)
+    share = x / total
+    product, error = two_product(share, total)
+    lost = ((x - product) - error - share * rest) / total
+    return share, np.where(np.isfinite(lost), lost, 0)
+
+
+def exact_total(x: Wide) -> tuple[Wide, Wide]:
+    """Sums along the last axis, and what their rounding lost."""
+
+    def of(row):
+        total = row.sum()
+        if not np.isfinite(total) or total > 1e300:
+            return total, np.longdouble(0)
+        high = np.longdouble(math.fsum(row))
+        low = np.longdouble(math.fsum([*row, -high]))
+        return high + low, low - ((high + low) - high)
+
+    pairs = [of(row) for row in x.reshape(-1, x.shape[-1])]
+    shape = (*x.shape[:-1], 1)
+    return tuple(np.array([p[i] for p in pairs], np.longdouble).reshape(shape) for i in (0, 1))
+
+
+def two_product(a: Wide, b: Wide) -> tuple[Wide, Wide]:
+    """a b rounded, and exactly what the rounding lost (Dekker)."""
+
+    def halves(v):
+        big = v * (np.longdouble(2) ** 32 + 1)
+        high = big - (big - v)
+        return high, v - high
+
+    product, (ah, al), (bh, bl) = a * b, halves(a), halves(b)
+    return product, al * bl - (((product - ah * bh) - al * bh) - ah * bl)
 
 
 def measure(definition):
-    """Make `f(p, q)` a function of arrays that broadcast, with `normalize` and `base`."""
+    """Make `f(p, q, d)`, d = p - q, a function of arrays that broadcast; `normalize`, `base`."""
 
     @functools.wraps(definition)
     @quiet
     def function(*arrays, normalize=True, base=None, **parameters):
-        value = definition(*(distribution(a, normalize) for a in arrays), **parameters)
-        value = value / unit(base)
+        sides = [distribution(a, normalize) for a in arrays]
+        given = [share for share, _ in sides]
+        if len(sides) == 2:
+            (p, p_lost), (q, q_lost) = sides
+            given.append((p - q) + (p_lost - q_lost))
+        value = definition(*given, **parameters) / unit(base)
         return np.sqrt(value) if definition.__name__ == "js_distance" else value
 
     return function
@@ -190,8 +229,10 @@ def unit(base: float | None) -> np.longdouble:
 
 
 def bregman(t: Wide) -> Wide:
-    """(1 + t)·log(1 + t) - t: not negative, and t²/2 near zero."""
-    return np.where(t == -1, 1, (1 + t) * np.log1p(t) - t)
+    """(1 + t)·log(1 + t) - t: not negative, and t²/2 near zero, by its series there."""
+    t = np.maximum(t, -1)  # p - q has more digits than q
+    near = t * t * (1 - t / 3 * (1 - t / 2 * (1 - t * 3 / 5))) / 2
+    return np.where(abs(t) < 1e-5, near, np.where(t == -1, 1, (1 + t) * np.log1p(t) - t))
 
 
 @measure
@@ -201,7 +242,7 @@ def entropy(p):
 
 
 @measure
-def cross_entropy(p, q):
+def cross_entropy(p, q, d):
     """-Σ p log q."""
     return -np.where((p == 0) & ~np.isnan(q), 0, p * np.log(q)).sum(-1)
 
@@ -209,41 +250,42 @@ def cross_entropy(p, q):
 @quiet
 def kl_divergence(p, q, *, normalize=True, base=None):
     """Σ p log(p/q) = Σ q·g(p/q - 1) + Σp - Σq with g the function `bregman`."""
-    p, q = distribution(p, normalize), distribution(q, normalize)
-    terms = np.where(q == 0, np.where(p > 0, np.inf, 0 * p), q * bregman((p - q) / q))
-    excess = 0 if normalize else (p - q).sum(-1)
+    (p, p_lost), (q, q_lost) = distribution(p, normalize), distribution(q, normalize)
+    d = (p - q) + (p_lost - q_lost)
+    terms = np.where(q == 0, np.where(p > 0, np.inf, 0 * p), q * bregman(d / q))
+    excess = 0 if normalize else d.sum(-1)
     return (terms.sum(-1) + excess) / unit(base)
 
 
-def js_terms(p, q, weights):
-    """M = aP + bQ: a·KL(P‖M) + b·KL(Q‖M), bin by bin, in p - q."""
+def js_terms(p, q, d, weights):
+    """M = aP + bQ: a·KL(P‖M) + b·KL(Q‖M), bin by bin, in d = p - q."""
     a, b = np.longdouble(weights) / np.sum(np.longdouble(weights))
-    m, d = a * p + b * q, p - q
+    m = a * p + b * q
     return np.where(m == 0, 0, m * (a * bregman(b * d / m) + b * bregman(-a * d / m)))
 
 
 @measure
-def js_divergence(p, q, weights=(0.5, 0.5)):
+def js_divergence(p, q, d, weights=(0.5, 0.5)):
     """a·KL(P‖M) + b·KL(Q‖M)."""
-    return js_terms(p, q, weights).sum(-1)
+    return js_terms(p, q, d, weights).sum(-1)
 
 
 @measure
-def js_distance(p, q):
+def js_distance(p, q, d):
     """√JS: the root is taken after the base (in `measure`)."""
-    return js_terms(p, q, (0.5, 0.5)).sum(-1)
+    return js_terms(p, q, d, (0.5, 0.5)).sum(-1)
 
 
 @measure
-def total_variation(p, q):
+def total_variation(p, q, d):
     """½ Σ|p - q|."""
-    return abs(p - q).sum(-1) / 2
+    return abs(d).sum(-1) / 2
 
 
 @measure
-def hellinger_distance(p, q):
+def hellinger_distance(p, q, d):
     """√(½ Σ(√p - √q)²), with √p - √q = (p - q)/(√p + √q)."""
-    difference = np.where(p == q, 0 * p, (p - q) / (np.sqrt(p) + np.sqrt(q)))
+    difference = np.where(d == 0, 0 * p, d / (np.sqrt(p) + np.sqrt(q)))
     return np.sqrt((difference**2).sum(-1) / 2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,23 +27,31 @@ def _over_rows(rows: Rows, add: Callable[[int, int, int, int], None]) -> None:
     run(task, rows.count, step)
 
 
-def totals(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Divisors:
+    """What rows are divided by, rounded, and what the rounding lost."""
+
+    rounded: np.ndarray
+    rest: np.ndarray
+
+
+def totals(rows: Rows) -> tuple[Divisors, np.ndarray]:
     """Return the sum of each row, and its lowest entry if that is below 0."""
-    total, lowest = np.zeros(rows.count), np.zeros(rows.count)
+    total, rest, lowest = np.zeros((3, rows.count))
     add_rows = kernels.totals(rows.storage)
 
     def add(lo: int, hi: int, begin: int, end: int) -> None:
         memory, starts = rows.stretch(lo, hi, begin, end)
-        add_rows(memory, starts, end - begin, total[lo:hi], lowest[lo:hi])
+        add_rows(memory, starts, end - begin, total[lo:hi], rest[lo:hi], lowest[lo:hi])
 
     _over_rows(rows, add)
-    return total, lowest
+    return Divisors(total, rest), lowest
 
 
 def sums(
-    term: Callable, p: Rows, p_total: np.ndarray, q: Rows, q_total: np.ndarray, parameter: float
+    term: Callable, p: Rows, p_by: Divisors, q: Rows, q_by: Divisors, parameter: float
 ) -> np.ndarray:
-    """Return Σ term(p / p_total, q / q_total) of each pair of rows."""
+    """Return Σ term of each pair of rows divided by their divisors."""
     result = np.zeros(p.count)
     add_rows = kernels.sums(term, p.storage, q.storage)
 
@@ -50,8 +59,8 @@ def sums(
         x, x_starts = p.stretch(lo, hi, begin, end)
         y, y_starts = q.stretch(lo, hi, begin, end)
         add_rows(
-            x, x_starts, y, y_starts, end - begin, p_total[lo:hi], q_total[lo:hi], parameter,
-            result[lo:hi],
+            x, x_starts, p_by.rounded[lo:hi], p_by.rest[lo:hi], y, y_starts, q_by.rounded[lo:hi],
+            q_by.rest[lo:hi], end - begin, parameter, result[lo:hi],
         )  # fmt: skip
 
     _over_rows(p, add)

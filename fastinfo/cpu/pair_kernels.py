@@ -180,12 +180,15 @@ def _settle(term, finish, storage_x, storage_y, into):
             out[j] = real(compiled(values[j] / unit))
 
     @helper(EXACT)
-    def settle(values, bounds, p, p_total, y, y_starts, y_totals, width, parameter, unit, out):
+    def settle(
+        values, bounds, p, p_total, p_rest, y, y_starts, y_totals, y_rests, width, parameter, unit,
+        out,
+    ):  # fmt: skip
         if count_below(values, bounds):
             for j in range(values.size):
                 if abs(values[j]) < bounds[j]:
                     q = part(y, y_starts[j], y_starts[j] + width)
-                    values[j] = direct(p, q, p_total, y_totals[j], parameter)
+                    values[j] = direct(p, q, p_total, p_rest, y_totals[j], y_rests[j], parameter)
         finish_all(values, unit, out)
 
     return settle
@@ -216,7 +219,7 @@ def tiles(term, direct_term, finish, storage_x, storage_y, into):
     @kernel(term.__name__, direct_term.__name__, finish.__name__, storage_x, storage_y, into)
     def fill(
         lo, a, b, r, a_rows, b_rows, a_bounds, b_bounds, factor, x, x_starts, x_totals,
-        y, y_starts, y_totals, width, parameter, unit, symmetric, out,
+        x_rests, y, y_starts, y_totals, y_rests, width, parameter, unit, symmetric, out,
     ):  # fmt: skip
         values, bounds = np.empty(COLUMNS), np.empty(COLUMNS)
         for first in range(lo if symmetric else 0, b.shape[0], COLUMNS):
@@ -234,9 +237,9 @@ def tiles(term, direct_term, finish, storage_x, storage_y, into):
                 if n > 0:
                     settle(
                         part(values, 0, n), part(bounds, 0, n),
-                        part(x, x_starts[i], x_starts[i] + width), x_totals[i], y,
-                        part(y_starts, begin, last), part(y_totals, begin, last), width, parameter,
-                        unit, part(row_of(out, i - lo), begin, last),
+                        part(x, x_starts[i], x_starts[i] + width), x_totals[i], x_rests[i], y,
+                        part(y_starts, begin, last), part(y_totals, begin, last),
+                        part(y_rests, begin, last), width, parameter, unit, part(row_of(out, i - lo), begin, last),
                     )  # fmt: skip
 
     return fill
@@ -279,8 +282,9 @@ def product_finishes(direct_term, finish, storage_x, storage_y, into):
 
     @kernel(direct_term.__name__, finish.__name__, storage_x, storage_y, into)
     def finish_rows(
-        lo, x_lo, factor, x_rows, y_rows, x_bounds, y_bounds, x_slacks, y_slacks, filled, empty, holes,
-        x, x_starts, x_totals, y, y_starts, y_totals, width, parameter, unit, diagonal, out,
+        lo, x_lo, factor, x_rows, y_rows, x_bounds, y_bounds, x_slacks, y_slacks, filled, empty,
+        holes, x, x_starts, x_totals, x_rests, y, y_starts, y_totals, y_rests, width, parameter,
+        unit, diagonal, out,
     ):  # fmt: skip
         values = np.empty(FINISHED)
         for first in range(0, out.shape[1], FINISHED):
@@ -301,8 +305,8 @@ def product_finishes(direct_term, finish, storage_x, storage_y, into):
                         if abs(v[j]) < bound or (first + j == own and v[j] == v[j]):
                             at = y_starts[first + j]
                             again = direct(
-                                p, part(y, at, at + width), x_totals[i], y_totals[first + j],
-                                parameter,
+                                p, part(y, at, at + width), x_totals[i], x_rests[i],
+                                y_totals[first + j], y_rests[first + j], parameter,
                             )  # fmt: skip
                             target[j] = real(finish_one(again / unit))
                 for j in range(v.size if holes.size else 0):

@@ -15,8 +15,8 @@ import numpy as np
 from fastinfo import formulas
 from fastinfo.arrays import Rows
 from fastinfo.catalogue import Measure, Tile
-from fastinfo.cpu import bins
 from fastinfo.cpu import pair_kernels as kernels
+from fastinfo.cpu.bins import Divisors
 from fastinfo.cpu.vmath import STORAGE
 from fastinfo.engine import get_num_threads, run
 
@@ -49,19 +49,20 @@ class Side:
     width: int
     storage: str
     totals: np.ndarray
+    rests: np.ndarray
     valid: np.ndarray
 
     @classmethod
-    def of(cls, rows: Rows, divisors: np.ndarray) -> Side:
+    def of(cls, rows: Rows, divisors: Divisors) -> Side:
         """Return a side; rows whose divisor is 0 or NaN are no distributions."""
         memory, starts = rows.stretch(0, rows.count, 0, rows.width)
-        valid = np.isfinite(divisors) & (divisors != 0.0)
-        return cls(memory, starts, rows.width, rows.storage, divisors, valid)
+        valid = np.isfinite(divisors.rounded) & (divisors.rounded != 0.0)
+        return cls(memory, starts, rows.width, rows.storage, divisors.rounded, divisors.rest, valid)
 
-    def rows(self, lo: int, hi: int) -> Side:
+    def rows(self, which: slice) -> Side:
         """Some of the rows."""
-        starts, totals, valid = (v[lo:hi] for v in (self.starts, self.totals, self.valid))
-        return Side(self.memory, starts, self.width, self.storage, totals, valid)
+        some = (v[which].copy() for v in (self.starts, self.totals, self.rests, self.valid))
+        return Side(self.memory, next(some), self.width, self.storage, *some)
 
     @property
     def count(self) -> int:
@@ -69,9 +70,9 @@ class Side:
         return self.starts.size
 
     @property
-    def arguments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def arguments(self) -> tuple[np.ndarray, ...]:
         """Rows as kernels take them."""
-        return self.memory, self.starts, self.totals
+        return self.memory, self.starts, self.totals, self.rests
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,6 @@ class Job:
     def symmetric(self) -> bool:
         """Whether half of the matrix is enough."""
         return self.same and self.measure.symmetric and self.parameter == 0.5
-
-
-def totals(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sum of each row, and its lowest entry if that is below 0."""
-    return bins.totals(rows)
 
 
 def bands(job: Job, out: np.ndarray | None) -> Iterator[tuple[int, np.ndarray]]:
@@ -202,7 +198,7 @@ def _product(job: Job) -> Callable[[int, np.ndarray], None]:
     factors = np.empty((min(BAND, job.x.count), job.x.width), real)
 
     def fill(lo: int, band: np.ndarray) -> None:
-        own = job.x.rows(lo, lo + band.shape[0])
+        own = job.x.rows(slice(lo, lo + band.shape[0]))
         e, x_rows, x_norms = _prepare(own, write_x, real, f_mean, f_mean, g_mean, out=factors)
         np.matmul(e, f.T, out=band)
 
@@ -307,16 +303,10 @@ def _tile_road(job: Job, mean: np.ndarray, sides: list[Side]) -> Tile:
     roads = job.measure.tiles
     if len(roads) == 1:
         return roads[0]
-    sample = [_tile_rows(job, _some(side), roads[-1], mean, 0.5)[1] for side in sides]
+    samples = [side.rows(slice(None, None, max(1, side.count // 64))) for side in sides]
+    sample = [_tile_rows(job, some, roads[-1], mean, 0.5)[1] for some in samples]
     spread = 2.0 * float(np.median(np.nan_to_num(np.concatenate([[0.0], *sample]))))
     return roads[0] if spread > WIDE else roads[-1]
-
-
-def _some(side: Side) -> Side:
-    """At most 64 rows of a side."""
-    step = max(1, side.count // 64)
-    starts, totals, valid = (v[::step].copy() for v in (side.starts, side.totals, side.valid))
-    return Side(side.memory, starts, side.width, side.storage, totals, valid)
 
 
 def _bounds(job: Job, rows: np.ndarray, spreads: np.ndarray, road: Tile) -> np.ndarray:

@@ -461,7 +461,9 @@ def merges(softcap, storage):
             s[:] = parts[i, 0]
             for p in range(1, parts.shape[1]):
                 t = parts[i, p]
-                gap = np.float64(z_of(real(s[MAX]), option)) - np.float64(z_of(real(t[MAX]), option))
+                gap = np.float64(z_of(real(s[MAX]), option)) - np.float64(
+                    z_of(real(t[MAX]), option)
+                )
                 if s[MAX] == s[MAX] and not t[MAX] <= s[MAX]:
                     s[ARGMAX] = t[ARGMAX]
                 is_nan = s[MAX] != s[MAX] or t[MAX] != t[MAX]

@@ -18,7 +18,7 @@ from fastinfo.arrays import Rows, read_only
 from fastinfo.cpu import gradient_kernels
 from fastinfo.cpu import row_kernels as kernels
 from fastinfo.cpu.row_kernels import PIECE
-from fastinfo.engine import get_num_threads, run
+from fastinfo.engine import run
 from fastinfo.formulas import LN2
 
 # Elements of logits that a thread takes at a time, at least (a tenth of a millisecond, twice what it

@@ -328,6 +328,17 @@ def absolute(context, x):
 
 
 @intrinsic
+def fused(context, a, b, c):
+    """Return a b + c of floats, rounded once."""
+
+    def generate(context, builder, signature, arguments):
+        kind = arguments[0].type
+        return _call(builder, f"fma.{_name_of(kind)}", kind, arguments)
+
+    return a(a, b, c), generate
+
+
+@intrinsic
 def root(context, x):
     """Return the square root of a float or a vector of them; NaN below 0."""
 
@@ -393,6 +404,41 @@ def sum_of(context, v):
         return _fold(builder, vector, builder.fadd)
 
     return types.float64(v), generate
+
+
+@intrinsic
+def exact_sum_of(context, v):
+    """Return the sum of the lanes of float64, and what its roundings lost."""
+    kind = types.UniTuple(types.float64, 2)
+
+    def generate(context, builder, signature, arguments):
+        total, lost = (ir.Constant(ir.DoubleType(), 0.0) for _ in range(2))
+        for i in range(v.lanes):
+            lane = builder.extract_element(arguments[0], ir.IntType(32)(i))
+            total, error = _two_sum(builder, total, lane)
+            lost = builder.fadd(lost, error)
+        return context.make_tuple(builder, kind, [total, lost])
+
+    return kind(v), generate
+
+
+def _two_sum(builder: Any, a: Any, b: Any) -> tuple:
+    """a + b rounded, and exactly what the rounding lost (Knuth)."""
+    total = builder.fadd(a, b)
+    of_b = builder.fsub(total, a)
+    of_a = builder.fsub(total, of_b)
+    return total, builder.fadd(builder.fsub(a, of_a), builder.fsub(b, of_b))
+
+
+@intrinsic
+def two_sum(context, a, b):
+    """Return a + b of floats or vectors, and exactly what its rounding lost."""
+    kind = types.UniTuple(a, 2)
+
+    def generate(context, builder, signature, arguments):
+        return context.make_tuple(builder, kind, _two_sum(builder, *arguments))
+
+    return kind(a, b), generate
 
 
 @intrinsic
