@@ -40,10 +40,8 @@ def helper(flags: frozenset[str] = EXACT, inline: bool = True) -> Callable[[Call
 
     It cannot be called from Python: without that wrapper it compiles in half the time.
     """
-    return numba.njit(
-        fastmath=set(flags), error_model="numpy", forceinline=inline, no_cpython_wrapper=True,
-        no_cfunc_wrapper=True,
-    )  # fmt: skip
+    without: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return numba.njit(fastmath=set(flags), error_model="numpy", forceinline=inline, **without)
 
 
 def kernel(*key: object) -> Callable[[Callable], Any]:

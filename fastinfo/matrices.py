@@ -134,7 +134,8 @@ def _sides(module: Any, sources: list[Source], normalize: bool) -> list[Any]:
         raise ValueError(f"x and y must have the same number of bins, got shapes {shapes}")
     sides = []
     for source in sources:
-        rows, divisors = with_divisors(module, source, Rows.of(source), normalize)
+        bins = home("bins", source.device)
+        rows, divisors = with_divisors(bins, source, Rows.of(source), normalize)
         sides.append(module.Side.of(rows, divisors))
     return sides
 

@@ -21,6 +21,7 @@ def exact(name, p, q):
         def kl(a, b):
             return mpmath.fsum(x * mpmath.log(x / y) for x, y in zip(a, b, strict=True) if x)
 
+        roots = [[mpmath.sqrt(v) for v in row] for row in (p, q)]
         js = (kl(p, m) + kl(q, m)) / 2
         value = {
             "kl_divergence": lambda: kl(p, q),
@@ -30,8 +31,7 @@ def exact(name, p, q):
                 abs(a - b) for a, b in zip(p, q, strict=True)
             ) / 2,
             "hellinger_distance": lambda: mpmath.sqrt(
-                mpmath.fsum((mpmath.sqrt(a) - mpmath.sqrt(b)) ** 2 for a, b in zip(p, q, strict=True))
-                / 2
+                mpmath.fsum((a - b) ** 2 for a, b in zip(*roots, strict=True)) / 2
             ),
         }[name]()  # fmt: skip
         return float(value)

@@ -5,15 +5,8 @@ from functools import cache
 import numpy as np
 
 from fastinfo.cpu import vmath
-from fastinfo.cpu.simd import (
-    exact_sum_of,
-    fused,
-    highest_of,
-    maximum,
-    part,
-    sum_of,
-    two_sum,
-)
+from fastinfo.cpu.memory import part
+from fastinfo.cpu.simd import exact_sum_of, fused, highest_of, maximum, sum_of, two_sum
 from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 
 # Neither fused nor reordered, which would undo what they are for.

@@ -12,7 +12,8 @@ from fastinfo import formulas
 from fastinfo.arrays import words
 from fastinfo.cpu import row_kernels as rows
 from fastinfo.cpu import vmath
-from fastinfo.cpu.simd import fence, part, prefetch, row_of, store, stream, with_lane
+from fastinfo.cpu.memory import fence, part, prefetch, row_of, store, stream
+from fastinfo.cpu.simd import with_lane
 from fastinfo.engine import EXACT, formula, helper, kernel
 
 # Coefficients of a row's gradient.

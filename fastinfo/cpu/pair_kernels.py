@@ -10,16 +10,14 @@ import numpy as np
 
 from fastinfo.cpu import vmath
 from fastinfo.cpu.bin_kernels import bin_sum, share
+from fastinfo.cpu.memory import part, row_of, store
 from fastinfo.cpu.simd import (
     absolute,
     any_of,
     bits_of_mask,
     double,
     lanes_before,
-    part,
-    row_of,
     single,
-    store,
     sum_of,
     where,
 )
@@ -29,7 +27,7 @@ from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 BLOCK = 1024
 # Columns of pairs done for the same few rows: their bins stay in the second-level cache.
 COLUMNS = 64
-# Columns of a matrix product finished at a time: what is known of them stays in the first-level cache.
+# Columns of a product finished at a time: what is known of them stays in the first-level cache.
 FINISHED = 512
 
 
@@ -239,7 +237,8 @@ def tiles(term, direct_term, finish, storage_x, storage_y, into):
                         part(values, 0, n), part(bounds, 0, n),
                         part(x, x_starts[i], x_starts[i] + width), x_totals[i], x_rests[i], y,
                         part(y_starts, begin, last), part(y_totals, begin, last),
-                        part(y_rests, begin, last), width, parameter, unit, part(row_of(out, i - lo), begin, last),
+                        part(y_rests, begin, last), width, parameter, unit,
+                        part(row_of(out, i - lo), begin, last),
                     )  # fmt: skip
 
     return fill

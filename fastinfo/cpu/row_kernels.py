@@ -16,6 +16,7 @@ import numpy as np
 from fastinfo import formulas
 from fastinfo.arrays import words
 from fastinfo.cpu import vmath
+from fastinfo.cpu.memory import part, prefetch, row_of
 from fastinfo.cpu.simd import (
     absolute,
     apart,
@@ -24,9 +25,6 @@ from fastinfo.cpu.simd import (
     highest_of,
     lanes_before,
     maximum,
-    part,
-    prefetch,
-    row_of,
     sum_of,
     where,
 )

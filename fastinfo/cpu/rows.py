@@ -2,8 +2,8 @@
 
 Where rows lie in memory as kernels read them and are no longer than a piece, a thread takes whole
 rows and a second reading finds the row in its cache. Otherwise (strided, byte-swapped, integers, or
-longer) rows are cut at the same places into stretches, each copied into a tile if need be, and the states
-of the stretches are merged in order. Both ways give the same bits.
+longer) rows are cut at the same places into stretches, each copied into a tile if need be, and the
+states of the stretches are merged in order. Both ways give the same bits.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from fastinfo.cpu.row_kernels import PIECE
 from fastinfo.engine import run
 from fastinfo.formulas import LN2
 
-# Elements of logits that a thread takes at a time, at least (a tenth of a millisecond, twice what it
-# costs to wake one) and at most. A row costs as much as this many elements by itself.
+# Elements of logits that a thread takes at a time, at least (a tenth of a millisecond, twice what
+# it costs to wake one) and at most. A row costs as much as this many elements by itself.
 LEAST = 1 << 20
 CHUNK = 1 << 24
 ROW_COST = 1000

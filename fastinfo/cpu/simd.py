@@ -22,7 +22,6 @@ from numba.core.extending import register_model
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array, populate_array
 
 # Fused multiply-adds are wanted; nothing is reordered.
 FLAGS = ("contract",)
@@ -74,7 +73,7 @@ def _together(a: Any, b: Any) -> Vector | None:
     return None
 
 
-def _spread(context: Any, builder: Any, value: Any, kind: Any, vector: Any) -> Any:
+def spread(context: Any, builder: Any, value: Any, kind: Any, vector: Any) -> Any:
     """A value as a vector, the number in every lane; as a number where that is asked for."""
     if isinstance(kind, Vector):
         return value
@@ -99,7 +98,7 @@ def _operator(function: Any, emit: Any, result: Any = lambda kind: kind) -> None
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         kind = _together(*sig.args)
         assert kind is not None
-        a, b = (_spread(context, builder, *pair, kind) for pair in zip(args, sig.args, strict=True))
+        a, b = (spread(context, builder, *pair, kind) for pair in zip(args, sig.args, strict=True))
         return emit(builder, kind, a, b)
 
     lower_builtin(function, Vector, Vector)(lower)
@@ -165,23 +164,22 @@ def where(context, condition, a, b):
         test, *values = arguments
         kinds = signature.args[1:]
         values = [
-            _spread(context, builder, v, given, kind)
-            for v, given in zip(values, kinds, strict=True)
+            spread(context, builder, v, given, kind) for v, given in zip(values, kinds, strict=True)
         ]
         return builder.select(test, *values)
 
     return kind(condition, a, b), generate
 
 
-def _name_of(llvm: Any) -> str:
+def name_of(llvm: Any) -> str:
     """Return the suffix by which LLVM names an instruction for a type."""
     if isinstance(llvm, ir.VectorType):
-        return f"v{llvm.count}{_name_of(llvm.element)}"
+        return f"v{llvm.count}{name_of(llvm.element)}"
     widths = {ir.HalfType: "f16", ir.FloatType: "f32", ir.DoubleType: "f64"}
     return widths.get(type(llvm)) or f"i{llvm.width}"
 
 
-def _call(builder: Any, name: str, result: Any, arguments: Any) -> Any:
+def call(builder: Any, name: str, result: Any, arguments: Any) -> Any:
     """Call an intrinsic of LLVM's."""
     kind = ir.FunctionType(result, [a.type for a in arguments])
     function = get_or_insert_function(builder.module, kind, f"llvm.{name}")
@@ -310,7 +308,7 @@ def times_power_of_two(context, p, rounded):
     def generate(context, builder, signature, arguments):
         mantissa = 23 if lane == types.float32 else 52
         a, n = (builder.bitcast(v, context.get_value_type(bits)) for v in arguments)
-        by = _spread(context, builder, ir.Constant(ir.IntType(64), mantissa), types.int64, bits)
+        by = spread(context, builder, ir.Constant(ir.IntType(64), mantissa), types.int64, bits)
         return builder.bitcast(builder.add(a, builder.shl(n, by)), arguments[0].type)
 
     return p(p, rounded), generate
@@ -322,7 +320,7 @@ def absolute(context, x):
 
     def generate(context, builder, signature, arguments):
         kind = arguments[0].type
-        return _call(builder, f"fabs.{_name_of(kind)}", kind, arguments)
+        return call(builder, f"fabs.{name_of(kind)}", kind, arguments)
 
     return x(x), generate
 
@@ -333,7 +331,7 @@ def fused(context, a, b, c):
 
     def generate(context, builder, signature, arguments):
         kind = arguments[0].type
-        return _call(builder, f"fma.{_name_of(kind)}", kind, arguments)
+        return call(builder, f"fma.{name_of(kind)}", kind, arguments)
 
     return a(a, b, c), generate
 
@@ -344,7 +342,7 @@ def root(context, x):
 
     def generate(context, builder, signature, arguments):
         kind = arguments[0].type
-        return _call(builder, f"sqrt.{_name_of(kind)}", kind, arguments)
+        return call(builder, f"sqrt.{name_of(kind)}", kind, arguments)
 
     return x(x), generate
 
@@ -370,7 +368,7 @@ def filled(lane: Any, lanes: int) -> Any:
     @intrinsic
     def fill(context, value):
         def generate(context, builder, signature, arguments):
-            return _spread(context, builder, arguments[0], signature.args[0], kind)
+            return spread(context, builder, arguments[0], signature.args[0], kind)
 
         return kind(value), generate
 
@@ -498,7 +496,7 @@ def with_lane(context, v, i, value):
     return v(v, types.intp, value), generate
 
 
-def _before(builder: Any, lanes: int, n: Any) -> Any:
+def before(builder: Any, lanes: int, n: Any) -> Any:
     """Mask of the lanes below n, any 64-bit integer."""
     word = ir.IntType(32)
     limit = builder.select(builder.icmp_signed("<", n, n.type(lanes)), n, n.type(lanes))
@@ -516,155 +514,9 @@ def lanes_before(context, n, like):
     """Return the mask of the lanes below n of a vector like the second argument."""
 
     def generate(context, builder, signature, arguments):
-        return _before(builder, like.lanes, arguments[0])
+        return before(builder, like.lanes, arguments[0])
 
     return _mask_of(like)(types.intp, like), generate
-
-
-# --- memory --------------------------------------------------------------------------------------
-
-
-def _view(context: Any, builder: Any, kind: Any, array: Any, offset: Any, size: Any) -> Any:
-    source = make_array(kind)(context, builder, array)
-    view = make_array(types.Array(kind.dtype, 1, "C", not kind.mutable))(context, builder)
-    populate_array(
-        view,
-        data=builder.gep(source.data, [offset]),
-        shape=[size],
-        strides=[source.itemsize],
-        itemsize=source.itemsize,
-        meminfo=None,
-    )
-    return view._getvalue()
-
-
-@intrinsic
-def part(context, x, lo, hi):
-    """Return x[lo:hi] of a one-dimensional array, unchecked and without counting references.
-
-    A slice counts them with atomic operations, 5 ns each; ten slices a row of 1000 halve the speed.
-    """
-    kind = types.Array(x.dtype, 1, "C", not x.mutable)
-
-    def generate(context, builder, signature, arguments):
-        size = builder.sub(arguments[2], arguments[1])
-        return _view(context, builder, x, arguments[0], arguments[1], size)
-
-    return kind(x, types.intp, types.intp), generate
-
-
-@intrinsic
-def row_of(context, x, i):
-    """Return x[i] of a contiguous two-dimensional array, like `part`."""
-    kind = types.Array(x.dtype, 1, "C", not x.mutable)
-
-    def generate(context, builder, signature, arguments):
-        array = make_array(x)(context, builder, arguments[0])
-        width = builder.extract_value(array.shape, 1)
-        offset = builder.mul(arguments[1], width)
-        return _view(context, builder, x, arguments[0], offset, width)
-
-    return kind(x, types.intp), generate
-
-
-def _place(context: Any, builder: Any, kind: Any, array: Any, k: Any, lanes: int) -> tuple:
-    """Address of x[k] as of a vector, how many elements follow it, and the size of one."""
-    x = make_array(kind)(context, builder, array)
-    word = context.get_data_type(kind.dtype)
-    address = builder.bitcast(builder.gep(x.data, [k]), ir.VectorType(word, lanes).as_pointer())
-    left = builder.sub(builder.extract_value(x.shape, 0), k)
-    return address, left, kind.dtype.bitwidth // 8
-
-
-@cache
-def loader(lanes: int) -> Any:
-    """Return load(x, k, fill): the vector x[k : k + lanes], `fill` beyond the end of x."""
-
-    @intrinsic
-    def load(context, x, k, fill):
-        kind = Vector(x.dtype, lanes)
-
-        def generate(context, builder, signature, arguments):
-            array, k, rest = arguments
-            address, left, size = _place(context, builder, x, array, k, lanes)
-            vector = context.get_value_type(kind)
-            whole = builder.icmp_signed(">=", left, left.type(lanes))
-            with builder.if_else(whole, likely=True) as (then, otherwise):
-                with then:
-                    inner, inner_block = builder.load(address, align=size), builder.block
-                with otherwise:
-                    rest = _spread(context, builder, rest, signature.args[2], kind)
-                    name = f"masked.load.{_name_of(vector)}.p0"
-                    mask = _before(builder, lanes, left)
-                    given = [address, ir.IntType(32)(size), mask, rest]
-                    tail, tail_block = _call(builder, name, vector, given), builder.block
-            result = builder.phi(vector)
-            result.add_incoming(inner, inner_block)
-            result.add_incoming(tail, tail_block)
-            return result
-
-        return kind(x, types.intp, fill), generate
-
-    return load
-
-
-@intrinsic
-def store(context, x, k, v):
-    """Write a vector to x[k : k + lanes], as far as x goes."""
-
-    def generate(context, builder, signature, arguments):
-        array, k, vector = arguments
-        address, left, size = _place(context, builder, x, array, k, v.lanes)
-        whole = builder.icmp_signed(">=", left, left.type(v.lanes))
-        with builder.if_else(whole, likely=True) as (then, otherwise):
-            with then:
-                builder.store(vector, address, align=size)
-            with otherwise:
-                name = f"masked.store.{_name_of(vector.type)}.p0"
-                given = [vector, address, ir.IntType(32)(size), _before(builder, v.lanes, left)]
-                _call(builder, name, ir.VoidType(), given)
-        return context.get_dummy_value()
-
-    return types.void(x, types.intp, v), generate
-
-
-@intrinsic
-def stream(context, x, k, v):
-    """Write a vector to x[k : k + lanes] past the caches; its address a multiple of its size."""
-
-    def generate(context, builder, signature, arguments):
-        array, k, vector = arguments
-        address, _, size = _place(context, builder, x, array, k, v.lanes)
-        made = builder.store(vector, address, align=size * v.lanes)
-        made.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
-        return context.get_dummy_value()
-
-    return types.void(x, types.intp, v), generate
-
-
-@intrinsic
-def prefetch(context, x, k):
-    """Ask for the cache line of x[k], wherever that is: asking is no reading."""
-
-    def generate(context, builder, signature, arguments):
-        data = make_array(x)(context, builder, arguments[0]).data
-        byte = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
-        word = ir.IntType(32)
-        _call(builder, "prefetch.p0", ir.VoidType(), [byte, word(0), word(3), word(1)])
-        return context.get_dummy_value()
-
-    return types.void(x, types.intp), generate
-
-
-@intrinsic
-def fence(context):
-    """Order the streaming stores before it ahead of whatever another thread reads next."""
-
-    def generate(context, builder, signature, arguments):
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), generate
 
 
 @intrinsic

@@ -17,6 +17,7 @@ import numpy as np
 from numba import types
 
 from fastinfo.cpu import simd
+from fastinfo.cpu.memory import loader
 from fastinfo.cpu.simd import (
     absolute,
     bits_of,
@@ -182,7 +183,7 @@ _LN2 = np.log(2.0)
 
 @helper(EXACT)
 def _exp2_minus_1(f):
-    """2**f - 1 for |f| <= 1/2, in two halves side by side: a tenth faster than one after another."""
+    """2**f - 1 for |f| <= 1/2, in two halves side by side: a tenth faster than in one chain."""
     z = f * f
     low = ((_G6 * f + _G5) * z + (_G4 * f + _G3)) * z + (_G2 * f + _G1)
     high = (_G11 * z + (_G10 * f + _G9)) * z + (_G8 * f + _G7)
@@ -399,7 +400,7 @@ def reader(storage, arithmetic, beyond):
 
     float16 is widened by the processor where it can: 2.1 times the speed of the integer form.
     """
-    load, convert = simd.loader(arithmetic.lanes), arithmetic.convert
+    load, convert = loader(arithmetic.lanes), arithmetic.convert
     fill = beyond if storage not in _LOWEST_WORDS else _LOWEST_WORDS[storage] if beyond else 0
     widen = simd.upper_halves if storage == "bfloat16" else STORAGE[storage][1]
     if storage == "float16" and _converts_halves():
