@@ -3,14 +3,17 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 # Compiled in a process of its own without the cache: what comes from the cache has no assembly.
 PROGRAM = """
 import json
+import ml_dtypes
 import numpy as np
 import fastinfo
 from fastinfo import engine
@@ -30,8 +33,10 @@ rng = np.random.default_rng(0)
 x = rng.standard_normal((4, 3000))
 for dtype in (np.float32, np.float64, np.float16):
     fastinfo.softmax_cross_entropy(x.astype(dtype), [0, 1, 2, 3], return_grad=True)
-fastinfo.softmax_cross_entropy(x.astype(np.float32), [0, 1, 2, 3])
+for dtype in (np.float32, np.float64, ml_dtypes.bfloat16):
+    fastinfo.softmax_cross_entropy(x.astype(dtype), [0, 1, 2, 3])
 p = np.abs(x)
+fastinfo.pairwise(p, measure="kl_divergence")
 near = 1.0 + 0.01 * p
 fastinfo.pairwise(near.astype(np.float32), near[::-1].astype(np.float32))
 for name in ("js_divergence", "total_variation"):
@@ -69,7 +74,10 @@ def packed(text: str, real: str) -> int:
         ("read_and_write_rows float32", "float32", 10),
         ("read_and_write_rows float64", "float64", 20),
         ("read_and_write_rows float16", "float32", 10),
-        ("read_rows float32", "float32", 10),
+        ("read_losses float32", "float32", 20),
+        ("read_losses float64", "float64", 40),
+        ("read_losses bfloat16", "float32", 20),
+        ("write_factors log_of", "float64", 5),
         ("fill js_tile_term", "float32", 7),
         ("fill js_tile_term", "float64", 6),
         ("fill js_centred_tile_term", "float32", 7),
@@ -83,5 +91,29 @@ def test_multiply_adds_are_packed(assembly, kernel, real, at_least):
 
 def test_no_exponential_is_a_call(assembly):
     for name, text in assembly.items():
-        if name.startswith(("fill", "add_rows", "write_rows float")):
-            assert "expf" not in text and "logf" not in text, name
+        assert "expf" not in text and "logf" not in text, name
+        assert "exp2f" not in text and "tanhf" not in text, name
+
+
+def hot_loop(text: str) -> list[str]:
+    """Return the instructions from the first prefetch to the jump back before it."""
+    lines = [line.strip() for line in text.splitlines()]
+    first = next(i for i, line in enumerate(lines) if line.startswith("prefetcht0"))
+    label = next(lines[i] for i in range(first, 0, -1) if lines[i].endswith(":"))
+    last = next(
+        i for i in range(first, len(lines)) if re.fullmatch(rf"j\w+\s+{label[:-1]}", lines[i])
+    )
+    return lines[first:last]
+
+
+@pytest.mark.skipif(
+    "avx512f" not in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else True,
+    reason="counts registers of 64 bytes",
+)
+@pytest.mark.parametrize("storage", ["float32", "float64", "bfloat16"])
+def test_the_loop_over_logits_keeps_its_constants_in_registers(assembly, storage):
+    kernel = next(t for n, t in assembly.items() if n.startswith(f"read_losses {storage}"))
+    loop = hot_loop(kernel)
+    assert sum("fmadd" in line and "zmm" in line for line in loop) >= 20
+    assert not any("vbroadcast" in line or "%rsp" in line for line in loop)
+    assert sum(line.startswith("prefetcht0") for line in loop) >= 4
