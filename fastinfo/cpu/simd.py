@@ -517,18 +517,3 @@ def lanes_before(context, n, like):
         return before(builder, like.lanes, arguments[0])
 
     return _mask_of(like)(types.intp, like), generate
-
-
-@intrinsic
-def apart(context):
-    """Keep the function in which this stands a function of its own in machine code.
-
-    In a larger one LLVM fetches the coefficients of a polynomial from memory for every vector,
-    which costs a tenth of the speed of reading.
-    """
-
-    def generate(context, builder, signature, arguments):
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.void(), generate
