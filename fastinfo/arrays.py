@@ -239,13 +239,14 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
 class Rows:
     """Rows of an array along one axis, for kernels: flat memory and the offset of each row in it.
 
-    Where the classes of a row do not lie side by side in a type that kernels read, `stretch` copies
-    a tile of them; the array as a whole is never copied.
+    Where the classes of a row do not lie side by side in a type that kernels read, a tile of them
+    is copied (`converted`: by NumPy, which knows every type); the array as a whole never is.
     """
 
     data: np.ndarray
     storage: str
     copied: bool
+    converted: bool
 
     @classmethod
     def of(cls, source: Source, axis: int = -1) -> Rows:
@@ -260,8 +261,8 @@ class Rows:
         item = data.dtype.itemsize
         dense = data.shape[-1] <= 1 or data.strides[-1] == item
         whole = data.flags.aligned and all(stride % item == 0 for stride in data.strides)
-        as_it_is = dtype == storage and data.dtype.isnative and dense and whole
-        return cls(data, storage, not as_it_is)
+        as_it_is = dtype == storage and data.dtype.isnative and whole
+        return cls(data, storage, not (as_it_is and dense), not as_it_is)
 
     @property
     def width(self) -> int:
@@ -298,11 +299,13 @@ class Rows:
             starts = np.add.outer(starts, np.arange(n) * step)
         return as_strided(lowest, (span,), (item,)), starts.ravel()
 
-    def stretch(self, lo: int, hi: int, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return memory and offsets of the classes [begin, end) of the rows [lo, hi)."""
-        if not self.copied:
-            memory, starts = self.memory
-            return read_only(memory), starts[lo:hi] + begin
+    @property
+    def step(self) -> int:
+        """How far apart in memory two classes of a row are."""
+        return self.data.strides[-1] // self.data.dtype.itemsize
+
+    def converted_tile(self, lo: int, hi: int, begin: int, end: int) -> np.ndarray:
+        """Return a copy of the classes [begin, end) of the rows [lo, hi) in the storage type."""
         tile = np.empty((hi - lo, end - begin), words(self.storage))
         for at, index in self.blocks(lo, hi):
             # in columns that stay in cache, since neighbours may lie along the other axis
@@ -310,7 +313,7 @@ class Rows:
                 part = tile[at, c : c + TILE_COLUMNS]
                 source = self.data[index][:, begin + c : begin + c + part.shape[1]]
                 np.copyto(part, source, casting="unsafe")
-        return read_only(tile.ravel()), np.arange(hi - lo) * (end - begin)
+        return tile
 
     def scaled_down(self, which: np.ndarray) -> Rows:
         """Return a float64 copy with some rows divided by 2**64, so that their sums are finite."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastinfo.arrays import Rows
 from fastinfo.cpu import bin_kernels as kernels
+from fastinfo.cpu.tiles import stretch
 from fastinfo.engine import run
 
 # Bins of a row summed at a time, and bins that a thread takes at a time.
@@ -41,7 +42,7 @@ def totals(rows: Rows) -> tuple[Divisors, np.ndarray]:
     add_rows = kernels.totals(rows.storage)
 
     def add(lo: int, hi: int, begin: int, end: int) -> None:
-        memory, starts = rows.stretch(lo, hi, begin, end)
+        memory, starts = stretch(rows, lo, hi, begin, end)
         add_rows(memory, starts, end - begin, total[lo:hi], rest[lo:hi], lowest[lo:hi])
 
     _over_rows(rows, add)
@@ -56,8 +57,8 @@ def sums(
     add_rows = kernels.sums(term, p.storage, q.storage)
 
     def add(lo: int, hi: int, begin: int, end: int) -> None:
-        x, x_starts = p.stretch(lo, hi, begin, end)
-        y, y_starts = q.stretch(lo, hi, begin, end)
+        x, x_starts = stretch(p, lo, hi, begin, end)
+        y, y_starts = stretch(q, lo, hi, begin, end)
         add_rows(
             x, x_starts, p_by.rounded[lo:hi], p_by.rest[lo:hi], y, y_starts, q_by.rounded[lo:hi],
             q_by.rest[lo:hi], end - begin, parameter, result[lo:hi],

@@ -63,7 +63,7 @@ def _emit(storage, softcap, weights, soft, into):
     item = np.dtype(words(into)).itemsize
     ahead = rows.PREFETCH // np.dtype(words(storage)).itemsize
 
-    @helper(EXACT)
+    @helper(EXACT, inline=False)
     def emit(x, y, w, target, coefficients, option, out, streamed):
         alpha, beta = real(option[rows.ALPHA]), real(option[rows.BETA])
         scale = real(option[rows.LOG2_SCALE])

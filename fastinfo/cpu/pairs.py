@@ -17,6 +17,7 @@ from fastinfo.arrays import Rows
 from fastinfo.catalogue import Measure, Tile
 from fastinfo.cpu import pair_kernels as kernels
 from fastinfo.cpu.bins import Divisors
+from fastinfo.cpu.tiles import stretch
 from fastinfo.cpu.vmath import STORAGE
 from fastinfo.engine import get_num_threads, run
 
@@ -55,7 +56,7 @@ class Side:
     @classmethod
     def of(cls, rows: Rows, divisors: Divisors) -> Side:
         """Return a side; rows whose divisor is 0 or NaN are no distributions."""
-        memory, starts = rows.stretch(0, rows.count, 0, rows.width)
+        memory, starts = stretch(rows, 0, rows.count, 0, rows.width)
         valid = np.isfinite(divisors.rounded) & (divisors.rounded != 0.0)
         return cls(memory, starts, rows.width, rows.storage, divisors.rounded, divisors.rest, valid)
 

@@ -136,8 +136,8 @@ def _sums(storage, softcap, weights, soft, statistics):
             maximum(t[0], s[0]), s[1] + t[1], s[2] + t[2], s[3] + t[3], s[4] + t[4], s[5] + t[5],
         )  # fmt: skip
 
-    # Inlined into a larger function, LLVM would fetch the polynomial's coefficients from memory again
-    # for every vector: a tenth of the speed of reading.
+    # Inlined into a larger function, LLVM would fetch the polynomial's coefficients from memory
+    # again for every vector: a tenth of the speed of reading.
     @helper(EXACT, inline=False)
     def sums(x, y, w, ref, above, from_target, option):
         given = (

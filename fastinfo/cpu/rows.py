@@ -1,9 +1,8 @@
 """Rows of logits on the processor: what is read when, by which thread.
 
-Where rows lie in memory as kernels read them and are no longer than a piece, a thread takes whole
-rows and a second reading finds the row in its cache. Otherwise (strided, byte-swapped, integers, or
-longer) rows are cut at the same places into stretches, each copied into a tile if need be, and the
-states of the stretches are merged in order. Both ways give the same bits.
+A thread takes whole rows, so that a second reading finds a row in its cache; rows longer than a
+piece are cut into pieces, whose states are merged in order. What kernels cannot read where it lies
+(strided, byte-swapped, integers) is copied a tile at a time. All ways give the same bits.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from fastinfo.arrays import Rows, read_only
 from fastinfo.cpu import gradient_kernels
 from fastinfo.cpu import row_kernels as kernels
 from fastinfo.cpu.row_kernels import PIECE
+from fastinfo.cpu.tiles import put, stretch, writable
 from fastinfo.engine import run
 from fastinfo.formulas import LN2
 
@@ -124,22 +124,23 @@ class Problem:
     @property
     def by_rows(self) -> bool:
         """Whether threads take whole rows."""
-        return self.logits.width <= PIECE and self.in_place
+        return self.logits.width <= PIECE
 
     def stretch(self, lo: int, hi: int, begin: int, end: int) -> tuple:
         """Arguments of a kernel for the classes [begin, end) of the rows [lo, hi)."""
-        memory, starts = self.logits.stretch(lo, hi, begin, end)
+        memory, starts = stretch(self.logits, lo, hi, begin, end)
         if self.soft is None:
             y, y_starts = read_only(np.empty(0, np.float32)), np.empty(0, np.int64)
         else:
-            y, y_starts = self.soft.stretch(lo, hi, begin, end)
+            y, y_starts = stretch(self.soft, lo, hi, begin, end)
         return memory, starts, end - begin, y, y_starts
 
-    @property
-    def steps(self) -> tuple[int, int]:
+    def steps(self, target: Rows | None = None) -> tuple[int, int]:
         """Rows that a thread takes at a time, at least and at most."""
         cost = self.logits.width + ROW_COST
-        return max(1, LEAST // cost), CHUNK // cost
+        tiled = not self.in_place or (target is not None and target.copied)
+        least, most = (LEAST, CHUNK) if not tiled else (TILE // 2, TILE)
+        return max(1, least // cost), most // cost
 
 
 # --- what is computed ----------------------------------------------------------------------------
@@ -149,7 +150,7 @@ def losses(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
     """Return the weighted loss of each row; with `out`, write the gradients there, classes last."""
     result = np.empty(problem.logits.count)
     target = None if out is None else Rows.along(out, *[problem.logits.storage] * 2)
-    if problem.by_rows and (target is None or not target.copied):
+    if problem.by_rows:
         _fused(problem, target, result)
         return result
     state = _by_stretches(problem)
@@ -172,7 +173,7 @@ def statistics(problem: Problem) -> np.ndarray:
 
     if problem.by_rows:
         rows = problem.logits
-        run(lambda lo, hi: keep(lo, hi, _read(problem, lo, hi)), rows.count, *problem.steps)
+        run(lambda lo, hi: keep(lo, hi, _read(problem, lo, hi)), rows.count, *problem.steps())
     else:
         keep(0, problem.logits.count, _by_stretches(problem))
     return figures
@@ -212,8 +213,7 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
         read = kernels.losses(*problem.variant)
     else:
         read_and_write = gradient_kernels.losses_and_gradients(*problem.variant)
-        memory, out_starts = target.memory
-        streamed = target.data.nbytes >= STREAM_BYTES
+        streamed = target.data.nbytes >= STREAM_BYTES and not target.copied
 
     def task(lo: int, hi: int) -> None:
         logits, starts, width, y, y_starts = problem.stretch(lo, hi, 0, problem.logits.width)
@@ -224,11 +224,14 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
         )  # fmt: skip
         if target is None:
             read(*given)
-        else:
-            coefficients = np.empty(gradient_kernels.COEFFICIENTS)
-            read_and_write(*given, coefficients, memory, out_starts[lo:hi], streamed)
+            return
+        memory, out_starts, tile = writable(target, lo, hi, 0, width)
+        coefficients = np.empty(gradient_kernels.COEFFICIENTS)
+        read_and_write(*given, coefficients, memory, out_starts, streamed)
+        if tile is not None:
+            put(target, tile, lo, hi, 0)
 
-    run(task, problem.logits.count, *problem.steps)
+    run(task, problem.logits.count, *problem.steps(target))
 
 
 def _read(problem: Problem, lo: int, hi: int) -> np.ndarray:
@@ -325,12 +328,9 @@ def _write(rows: Rows, target: Rows, task: Callable[..., None]) -> None:
 
     def write(first: int, last: int) -> None:
         for lo, hi, begin, end in tasks[first:last]:
-            if not target.copied:
-                memory, starts = target.memory
-                task(lo, hi, begin, end, memory, starts[lo:hi] + begin)
-                continue
-            tile = np.empty((hi - lo, end - begin), target.data.dtype)
-            task(lo, hi, begin, end, tile.ravel(), np.arange(hi - lo) * (end - begin))
-            target.put(tile, lo, hi, begin)
+            memory, starts, tile = writable(target, lo, hi, begin, end)
+            task(lo, hi, begin, end, memory, starts)
+            if tile is not None:
+                put(target, tile, lo, hi, begin)
 
     run(write, len(tasks), 1)

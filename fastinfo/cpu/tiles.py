@@ -1,0 +1,88 @@
+"""Stretches of rows as kernels read them: in place, or a tile copied and turned around in cache."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from fastinfo.arrays import Rows, read_only, words
+from fastinfo.engine import kernel
+
+# Classes copied for all rows of a tile before the next: their cache lines, which neighbouring rows
+# share, may all fall in one set of 12.
+CLASSES = 8
+# Elements between the rows of a tile beyond their width, for the same reason.
+PADDING = 16
+
+
+def stretch(rows: Rows, lo: int, hi: int, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return memory and offsets of the classes [begin, end) of the rows [lo, hi)."""
+    if not rows.copied:
+        memory, starts = rows.memory
+        return read_only(memory), starts[lo:hi] + begin
+    if rows.converted:
+        tile = rows.converted_tile(lo, hi, begin, end)
+    else:
+        tile = np.empty((hi - lo, end - begin + PADDING), words(rows.storage))
+        memory, starts = rows.memory
+        copies(rows.storage)(
+            read_only(memory), starts[lo:hi] + begin * rows.step, rows.step, end - begin, tile
+        )
+    return read_only(tile.ravel()), np.arange(hi - lo) * tile.shape[1]
+
+
+def writable(
+    rows: Rows, lo: int, hi: int, begin: int, end: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return memory and offsets to write to, and the tile to `put` in its place, if it is one."""
+    if not rows.copied:
+        memory, starts = rows.memory
+        return memory, starts[lo:hi] + begin, None
+    tile = np.empty((hi - lo, end - begin), words(rows.storage))
+    return tile.ravel(), np.arange(hi - lo) * (end - begin), tile
+
+
+def put(rows: Rows, tile: np.ndarray, lo: int, hi: int, begin: int) -> None:
+    """Write a tile to the rows [lo, hi) and the classes from `begin` on."""
+    if rows.converted:
+        rows.put(tile, lo, hi, begin)
+        return
+    memory, starts = rows.memory
+    returns(rows.storage)(tile, starts[lo:hi] + begin * rows.step, rows.step, memory)
+
+
+@cache
+def copies(storage: str) -> Any:
+    """Kernel: copy rows whose classes are `step` apart to a tile."""
+
+    @kernel(storage)
+    def copy_rows(memory, starts, step, width, tile):  # type: ignore[no-untyped-def]
+        for first in range(0, width, CLASSES):
+            last = min(first + CLASSES, width)
+            for i in range(starts.size):
+                at = starts[i] + first * step
+                for k in range(first, last):
+                    tile[i, k] = memory[at]
+                    at += step
+
+    return copy_rows
+
+
+@cache
+def returns(storage: str) -> Any:
+    """Kernel: copy a tile to rows whose classes are `step` apart."""
+
+    @kernel(storage)
+    def return_rows(tile, starts, step, memory):  # type: ignore[no-untyped-def]
+        width = tile.shape[1]
+        for first in range(0, width, CLASSES):
+            last = min(first + CLASSES, width)
+            for i in range(starts.size):
+                at = starts[i] + first * step
+                for k in range(first, last):
+                    memory[at] = tile[i, k]
+                    at += step
+
+    return return_rows
