@@ -295,8 +295,6 @@ def _by_stretches(problem: Problem) -> np.ndarray:
                 parts[lo:hi, begin // PIECE] = state
 
         run(read_tile, len(tasks), 1)
-    if pieces == 1:
-        return parts[:, 0]
     state = np.empty((count, kernels.STATE))
     kernels.merges(problem.capped, rows.storage)(parts, problem.options.array, state)
     return state

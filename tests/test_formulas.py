@@ -1,0 +1,80 @@
+"""Formulas as plain Python, uncompiled, against their definitions in 40 digits."""
+
+from math import inf, isnan, log, nan
+
+import mpmath
+import pytest
+
+from fastinfo import formulas
+
+VALUES = [1e-300, 1e-9, 0.1, 0.25, 0.250001, 0.5, 1.0, 3.0]
+
+
+def mp(function, *values):
+    with mpmath.workdps(40):
+        return float(function(*(mpmath.mpf(v) for v in values)))
+
+
+@pytest.mark.parametrize("p", VALUES)
+@pytest.mark.parametrize("q", VALUES)
+def test_terms_of_bins(p, q):
+    d = p - q
+
+    def kl(a, b):
+        return a * mpmath.log(a / b) - a + b
+
+    def js(a, b):
+        m = (a + b) / 2
+        return (kl(a, m) + kl(b, m)) / 2
+
+    close = {"rel": 1e-14, "abs": 1e-320}
+    assert formulas.kl_term(p, q, d) == pytest.approx(mp(kl, p, q), **close)
+    assert formulas.js_term(p, q, d, 0.5) == pytest.approx(mp(js, p, q), **close)
+    hellinger = mp(lambda a, b: (mpmath.sqrt(a) - mpmath.sqrt(b)) ** 2, p, q)
+    assert formulas.hellinger_term(p, q, d, 0.5) == pytest.approx(hellinger, **close)
+    assert formulas.total_variation_term(p, q, d, 0.5) == abs(d)
+    plain = mp(lambda a, b: a * mpmath.log(a / b), p, q)
+    assert formulas.relative_entropy_term(p, q, d, 0.5) == pytest.approx(plain, **close)
+
+
+def test_edges_of_terms():
+    assert formulas.kl_term(0.0, 0.3, -0.3) == 0.3
+    assert formulas.kl_term(0.3, 0.0, 0.3) == inf
+    assert formulas.kl_term(0.0, 0.0, 0.0) == 0.0
+    assert isnan(formulas.kl_term(nan, 0.0, nan))
+    assert formulas.entropy_term(0.0, 0.0, 0.0, 0.5) == 0.0
+    assert formulas.cross_entropy_term(0.0, 0.0, 0.0, 0.5) == 0.0
+    assert formulas.cross_entropy_term(0.5, 0.0, 0.5, 0.5) == inf
+    assert isnan(formulas.cross_entropy_term(0.0, nan, nan, 0.5))
+    assert formulas.js_term(0.4, 0.0, 0.4, 0.5) == pytest.approx(0.2 * log(2))
+    assert formulas.hellinger_term(0.0, 0.0, 0.0, 0.5) == 0.0
+
+
+@pytest.mark.parametrize("u", [-1.0, -0.999, -0.5, -1e-3, -1e-9, 1e-12, 1e-4, 0.1, 10.0])
+def test_entropy_gap(u):
+    expected = 1.0 if u == -1.0 else mp(lambda v: (1 + v) * mpmath.log(1 + v) - v, u)
+    assert formulas.entropy_gap(u) == pytest.approx(expected, rel=1e-13)
+
+
+def test_states_merge_to_the_state_of_the_whole():
+    rows = [[0.3, -1.0], [2.0, 2.0, -4.0], [-inf], [0.5]]
+
+    def state(z):
+        m = max(z)
+        if m == -inf:
+            return -inf, -1.0, 0.0, 0.0, 0.0
+        w = [mp(lambda v: mpmath.exp(v - m), v) for v in z]
+        e = sum(a * (v - m) for a, v in zip(w, z, strict=True) if a)
+        return m, sum(w) - 1.0, e, 0.0, 0.0
+
+    merged = (-inf, -1.0, 0.0, 0.0, 0.0)
+    for row in rows:
+        right = state(row)
+        gap = merged[0] - right[0] if merged[0] > -inf else -inf
+        merged = formulas.merge(*merged, *right, gap, 1.0)
+    whole = state([v for row in rows for v in row])
+    assert merged == pytest.approx(whole, rel=1e-14)
+    m, r, e, *_ = merged
+    total = mp(lambda *z: mpmath.log(mpmath.fsum(mpmath.exp(v) for v in z)), 0.3, -1, 2, 2, -4, 0.5)
+    assert m + formulas.log_sum(m, r) == pytest.approx(total, rel=1e-14)
+    assert isnan(formulas.log_sum(-inf, -1.0)) and isnan(formulas.log_sum(inf, nan))
