@@ -70,7 +70,14 @@ GOALS = (
     Goal("float64 loss, against a plain sum", "loss", "loss, float64", "read float64", 0.75),
     Goal("loss, against torch eager", "loss", LOSS, "torch eager loss, float32", 11.0),
     Goal(
-        "loss + gradient, against torch eager",
+        "loss + gradient into a buffer, against torch eager",
+        "loss",
+        GRADIENT,
+        "torch eager loss + gradient, float32",
+        18.0,
+    ),
+    Goal(
+        "loss + gradient into new memory, against torch eager",
         "loss",
         "loss + gradient, float32, new array",
         "torch eager loss + gradient, float32",

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -30,6 +32,10 @@ from numba.core.registry import cpu_target
 SUM = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
 # Polynomials: `reassoc` would undo the rounding by a magic number (error 0.34 instead of 1e-7).
 EXACT = frozenset({"contract"})
+
+# Characters of the name of a folder of compiled kernels, and days unused after which it goes.
+FINGERPRINT = 16
+UNUSED_DAYS = 60
 
 
 # --- decorators ----------------------------------------------------------------------------------
@@ -84,9 +90,21 @@ def cache_directory() -> Path | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            return folder
+            os.utime(folder)
     except OSError:
         return None
+    _forget_old(folder)
+    return folder
+
+
+def _forget_old(folder: Path) -> None:
+    """Remove the folders of other versions that no process has used for a while."""
+    for other in folder.parent.glob("[0-9a-f]" * FINGERPRINT):
+        try:
+            if time.time() - other.stat().st_mtime > UNUSED_DAYS * 86400:
+                shutil.rmtree(other)
+        except OSError:
+            continue
 
 
 def _user_cache() -> Path:
@@ -108,7 +126,7 @@ def _fingerprint() -> str:
     sources = [here / "engine.py", here / "formulas.py", here / "catalogue.py"]
     for source in [*sources, *sorted(here.glob("cpu/*.py"))]:
         digest.update(source.name.encode() + source.read_bytes())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:FINGERPRINT]
 
 
 class KernelCache:

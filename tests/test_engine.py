@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -105,6 +106,17 @@ def test_a_damaged_cache_is_compiled_again(tmp_path):
     assert int(run_python(LOSS, FASTINFO_CACHE_DIR=str(tmp_path)).split()[0]) > 0
 
 
+def test_folders_of_other_versions_go_when_long_unused(tmp_path):
+    for name, days in (("0123456789abcdef", 100), ("fedcba9876543210", 10), ("notes", 1000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kernel").write_text("")
+        used = time.time() - days * 86400
+        os.utime(tmp_path / name, (used, used))
+    run_python(LOSS, FASTINFO_CACHE_DIR=str(tmp_path))
+    left = {folder.name for folder in tmp_path.iterdir()}
+    assert {"fedcba9876543210", "notes"} < left and "0123456789abcdef" not in left
+
+
 def test_the_cache_can_be_off(tmp_path):
     run_python(LOSS, FASTINFO_CACHE_DIR=str(tmp_path), FASTINFO_CACHE="0")
     assert not list(tmp_path.iterdir())
@@ -137,6 +149,7 @@ def test_one_specialisation_a_kernel(rng):
     read_only.flags.writeable = False
     for logits in (x, read_only, x[:, ::2], np.asfortranarray(x), x[::-1]):
         fastinfo.softmax_cross_entropy(logits, [0, 1, 2])
+        fastinfo.softmax_statistics(logits, [0, 1, 2])
     variant = ("float32", False, "none", "float32")
-    for kernel in (row_kernels.losses(*variant), row_kernels.states(*variant, False)):
+    for kernel in (row_kernels.losses(*variant), row_kernels.states(*variant, True)):
         assert len(kernel.signatures) == 1

@@ -74,7 +74,7 @@ def test_states_merge_to_the_state_of_the_whole():
         merged = formulas.merge(*merged, *right, gap, 1.0)
     whole = state([v for row in rows for v in row])
     assert merged == pytest.approx(whole, rel=1e-14)
-    m, r, e, *_ = merged
+    m, r, *_ = merged
     total = mp(lambda *z: mpmath.log(mpmath.fsum(mpmath.exp(v) for v in z)), 0.3, -1, 2, 2, -4, 0.5)
     assert m + formulas.log_sum(m, r) == pytest.approx(total, rel=1e-14)
     assert isnan(formulas.log_sum(-inf, -1.0)) and isnan(formulas.log_sum(inf, nan))
