@@ -10,10 +10,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from fastinfo.cpu.simd import Vector, before, call, name_of, spread
+from fastinfo.cpu.simd import WORD, Vector, before, call, instruction, name_of, spread
 
 
 def _view(context: Any, builder: Any, kind: Any, array: Any, offset: Any, size: Any) -> Any:
@@ -30,41 +29,34 @@ def _view(context: Any, builder: Any, kind: Any, array: Any, offset: Any, size: 
     return view._getvalue()
 
 
-@intrinsic
-def part(context, x, lo, hi):
+def _view_of(x: Any, *given: Any) -> Any:
+    return types.Array(x.dtype, 1, "C", not x.mutable)
+
+
+@instruction(_view_of)
+def part(at, x, lo, hi):
     """Return x[lo:hi] of a one-dimensional array, unchecked and without counting references.
 
     A slice counts them with atomic operations, 5 ns each; ten slices a row of 1000 halve the speed.
     """
-    kind = types.Array(x.dtype, 1, "C", not x.mutable)
-
-    def generate(context, builder, signature, arguments):
-        size = builder.sub(arguments[2], arguments[1])
-        return _view(context, builder, x, arguments[0], arguments[1], size)
-
-    return kind(x, types.intp, types.intp), generate
+    return _view(at.context, at.builder, at.given[0], x, lo, at.builder.sub(hi, lo))
 
 
-@intrinsic
-def row_of(context, x, i):
+@instruction(_view_of)
+def row_of(at, x, i):
     """Return x[i] of a contiguous two-dimensional array, like `part`."""
-    kind = types.Array(x.dtype, 1, "C", not x.mutable)
-
-    def generate(context, builder, signature, arguments):
-        array = make_array(x)(context, builder, arguments[0])
-        width = builder.extract_value(array.shape, 1)
-        offset = builder.mul(arguments[1], width)
-        return _view(context, builder, x, arguments[0], offset, width)
-
-    return kind(x, types.intp), generate
+    array = make_array(at.given[0])(at.context, at.builder, x)
+    width = at.builder.extract_value(array.shape, 1)
+    return _view(at.context, at.builder, at.given[0], x, at.builder.mul(i, width), width)
 
 
-def _place(context: Any, builder: Any, kind: Any, array: Any, k: Any, lanes: int) -> tuple:
+def _place(at: Any, array: Any, k: Any, lanes: int) -> tuple:
     """Address of x[k] as of a vector, how many elements follow it, and the size of one."""
-    x = make_array(kind)(context, builder, array)
-    word = context.get_data_type(kind.dtype)
-    address = builder.bitcast(builder.gep(x.data, [k]), ir.VectorType(word, lanes).as_pointer())
-    left = builder.sub(builder.extract_value(x.shape, 0), k)
+    kind = at.given[0]
+    x = make_array(kind)(at.context, at.builder, array)
+    vector = ir.VectorType(at.context.get_data_type(kind.dtype), lanes)
+    address = at.builder.bitcast(at.builder.gep(x.data, [k]), vector.as_pointer())
+    left = at.builder.sub(at.builder.extract_value(x.shape, 0), k)
     return address, left, kind.dtype.bitwidth // 8
 
 
@@ -72,88 +64,62 @@ def _place(context: Any, builder: Any, kind: Any, array: Any, k: Any, lanes: int
 def loader(lanes: int) -> Any:
     """Return load(x, k, fill): the vector x[k : k + lanes], `fill` beyond the end of x."""
 
-    @intrinsic
-    def load(context, x, k, fill):
-        kind = Vector(x.dtype, lanes)
-
-        def generate(context, builder, signature, arguments):
-            array, k, rest = arguments
-            address, left, size = _place(context, builder, x, array, k, lanes)
-            vector = context.get_value_type(kind)
-            whole = builder.icmp_signed(">=", left, left.type(lanes))
-            with builder.if_else(whole, likely=True) as (then, otherwise):
-                with then:
-                    inner, inner_block = builder.load(address, align=size), builder.block
-                with otherwise:
-                    rest = spread(context, builder, rest, signature.args[2], kind)
-                    name = f"masked.load.{name_of(vector)}.p0"
-                    mask = before(builder, lanes, left)
-                    given = [address, ir.IntType(32)(size), mask, rest]
-                    tail, tail_block = call(builder, name, vector, given), builder.block
-            result = builder.phi(vector)
-            result.add_incoming(inner, inner_block)
-            result.add_incoming(tail, tail_block)
-            return result
-
-        return kind(x, types.intp, fill), generate
+    @instruction(lambda x, k, fill: Vector(x.dtype, lanes))
+    def load(at, x, k, fill):
+        build, vector = at.builder, at.llvm(at.kind)
+        address, left, size = _place(at, x, k, lanes)
+        whole = build.icmp_signed(">=", left, left.type(lanes))
+        with build.if_else(whole, likely=True) as (then, otherwise):
+            with then:
+                inner, inner_block = build.load(address, align=size), build.block
+            with otherwise:
+                rest = spread(at.context, build, fill, at.given[2], at.kind)
+                given = [address, WORD(size), before(build, lanes, left), rest]
+                tail = call(build, f"masked.load.{name_of(vector)}.p0", vector, given)
+                tail_block = build.block
+        result = build.phi(vector)
+        result.add_incoming(inner, inner_block)
+        result.add_incoming(tail, tail_block)
+        return result
 
     return load
 
 
-@intrinsic
-def store(context, x, k, v):
+def _nothing(*given: Any) -> Any:
+    return types.void
+
+
+@instruction(_nothing)
+def store(at, x, k, v):
     """Write a vector to x[k : k + lanes], as far as x goes."""
-
-    def generate(context, builder, signature, arguments):
-        array, k, vector = arguments
-        address, left, size = _place(context, builder, x, array, k, v.lanes)
-        whole = builder.icmp_signed(">=", left, left.type(v.lanes))
-        with builder.if_else(whole, likely=True) as (then, otherwise):
-            with then:
-                builder.store(vector, address, align=size)
-            with otherwise:
-                name = f"masked.store.{name_of(vector.type)}.p0"
-                given = [vector, address, ir.IntType(32)(size), before(builder, v.lanes, left)]
-                call(builder, name, ir.VoidType(), given)
-        return context.get_dummy_value()
-
-    return types.void(x, types.intp, v), generate
+    build, lanes = at.builder, v.type.count
+    address, left, size = _place(at, x, k, lanes)
+    whole = build.icmp_signed(">=", left, left.type(lanes))
+    with build.if_else(whole, likely=True) as (then, otherwise):
+        with then:
+            build.store(v, address, align=size)
+        with otherwise:
+            given = [v, address, WORD(size), before(build, lanes, left)]
+            call(build, f"masked.store.{name_of(v.type)}.p0", ir.VoidType(), given)
 
 
-@intrinsic
-def stream(context, x, k, v):
+@instruction(_nothing)
+def stream(at, x, k, v):
     """Write a vector to x[k : k + lanes] past the caches; its address a multiple of its size."""
-
-    def generate(context, builder, signature, arguments):
-        array, k, vector = arguments
-        address, _, size = _place(context, builder, x, array, k, v.lanes)
-        made = builder.store(vector, address, align=size * v.lanes)
-        made.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
-        return context.get_dummy_value()
-
-    return types.void(x, types.intp, v), generate
+    address, _, size = _place(at, x, k, v.type.count)
+    made = at.builder.store(v, address, align=size * v.type.count)
+    made.set_metadata("nontemporal", at.builder.module.add_metadata([WORD(1)]))
 
 
-@intrinsic
-def prefetch(context, x, k):
+@instruction(_nothing)
+def prefetch(at, x, k):
     """Ask for the cache line of x[k], wherever that is: asking is no reading."""
-
-    def generate(context, builder, signature, arguments):
-        data = make_array(x)(context, builder, arguments[0]).data
-        byte = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
-        word = ir.IntType(32)
-        call(builder, "prefetch.p0", ir.VoidType(), [byte, word(0), word(3), word(1)])
-        return context.get_dummy_value()
-
-    return types.void(x, types.intp), generate
+    data = make_array(at.given[0])(at.context, at.builder, x).data
+    byte = at.builder.bitcast(at.builder.gep(data, [k]), ir.IntType(8).as_pointer())
+    call(at.builder, "prefetch.p0", ir.VoidType(), [byte, WORD(0), WORD(3), WORD(1)])
 
 
-@intrinsic
-def fence(context):
+@instruction(_nothing)
+def fence(at):
     """Order the streaming stores before it ahead of whatever another thread reads next."""
-
-    def generate(context, builder, signature, arguments):
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), generate
+    at.builder.fence("seq_cst")

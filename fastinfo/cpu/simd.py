@@ -10,9 +10,11 @@ four on ARM, and their sum is always taken in the same order.
 
 from __future__ import annotations
 
+import inspect
 import operator
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -25,6 +27,7 @@ from numba.extending import intrinsic
 
 # Fused multiply-adds are wanted; nothing is reordered.
 FLAGS = ("contract",)
+WORD = ir.IntType(32)
 
 
 class Vector(types.Type):
@@ -154,23 +157,6 @@ def _negate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.fneg(args[0]) if sig.args[0].is_float else builder.neg(args[0])
 
 
-@intrinsic
-def where(context, condition, a, b):
-    """Return a where the condition holds, else b: a selection, never a branch."""
-    lane = next((v.lane for v in (a, b) if isinstance(v, Vector)), types.unliteral(a))
-    kind = _like(condition, lane)
-
-    def generate(context, builder, signature, arguments):
-        test, *values = arguments
-        kinds = signature.args[1:]
-        values = [
-            spread(context, builder, v, given, kind) for v, given in zip(values, kinds, strict=True)
-        ]
-        return builder.select(test, *values)
-
-    return kind(condition, a, b), generate
-
-
 def name_of(llvm: Any) -> str:
     """Return the suffix by which LLVM names an instruction for a type."""
     if isinstance(llvm, ir.VectorType):
@@ -186,238 +172,184 @@ def call(builder: Any, name: str, result: Any, arguments: Any) -> Any:
     return builder.call(function, arguments)
 
 
+class Site(NamedTuple):
+    """Where instructions are emitted: types of the arguments, and of the result."""
+
+    context: Any
+    builder: Any
+    given: tuple
+    kind: Any
+
+    def llvm(self, kind: Any) -> Any:
+        """Return a type as LLVM has it."""
+        return self.context.get_value_type(kind)
+
+
+def instruction(result: Callable) -> Callable[[Callable], Any]:
+    """Make a function of kernels that emits instructions.
+
+    `result` gives its type from the types of its arguments; it is itself given a `Site` and values.
+    """
+
+    def decorate(emit: Callable) -> Any:
+        def typing(context: Any, *given: Any) -> Any:
+            kind = result(*given)
+
+            def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+                made = emit(Site(context, builder, signature.args, kind), *values)
+                return context.get_dummy_value() if made is None else made
+
+            return kind(*given), generate
+
+        names = ["context", *list(inspect.signature(emit).parameters)[1:]]
+        kinds = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+        typing.__signature__ = inspect.Signature(kinds)  # type: ignore[attr-defined]
+        typing.__name__, typing.__doc__ = emit.__name__, emit.__doc__
+        return intrinsic(typing)
+
+    return decorate
+
+
+def same(kind: Any, *others: Any) -> Any:
+    """Type of the first argument."""
+    return kind
+
+
+def _chosen(condition: Any, a: Any, b: Any) -> Any:
+    lane = next((v.lane for v in (a, b) if isinstance(v, Vector)), types.unliteral(a))
+    return _like(condition, lane)
+
+
+@instruction(_chosen)
+def where(at, condition, a, b):
+    """Return a where the condition holds, else b: a selection, never a branch."""
+    a, b = (
+        spread(at.context, at.builder, value, given, at.kind)
+        for value, given in ((a, at.given[1]), (b, at.given[2]))
+    )
+    return at.builder.select(condition, a, b)
+
+
 _BITS = {types.float32: types.int32, types.float64: types.int64}
 _FLOATS = {bits: real for real, bits in _BITS.items()}
 
 
-def _bitcast(table: Any, value: Any) -> Any:
-    kind = _like(value, table[_lane_of(value)])
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
-
-    return kind(value), generate
-
-
-@intrinsic
-def bits_of(context, value):
+@instruction(lambda x: _like(x, _BITS[_lane_of(x)]))
+def bits_of(at, x):
     """Return the bits of a float, or of a vector of them, as integers of the same size."""
-    return _bitcast(_BITS, value)
+    return at.builder.bitcast(x, at.llvm(at.kind))
 
 
-@intrinsic
-def float_of(context, value):
+@instruction(lambda x: _like(x, _FLOATS[_lane_of(x)]))
+def float_of(at, x):
     """Return the float that has these bits."""
-    return _bitcast(_FLOATS, value)
+    return at.builder.bitcast(x, at.llvm(at.kind))
 
 
-def _conversion(lane: Any, value: Any) -> Any:
-    kind = _like(value, lane)
-
-    def generate(context, builder, signature, arguments):
-        given, target = _lane_of(value), context.get_value_type(kind)
-        if isinstance(given, types.Float) and isinstance(lane, types.Float):
-            if given.bitwidth == lane.bitwidth:
-                return arguments[0]
-            change = builder.fpext if given.bitwidth < lane.bitwidth else builder.fptrunc
-        elif given.bitwidth >= lane.bitwidth:
-            change = builder.trunc if given.bitwidth > lane.bitwidth else builder.bitcast
-        else:
-            change = builder.sext if given.signed else builder.zext
-        return change(arguments[0], target)
-
-    return kind(value), generate
+def _converted(at: Site, x: Any) -> Any:
+    given, lane, build = _lane_of(at.given[0]), _lane_of(at.kind), at.builder
+    if given.bitwidth == lane.bitwidth:
+        return x
+    if isinstance(lane, types.Float):
+        change = build.fpext if given.bitwidth < lane.bitwidth else build.fptrunc
+    elif given.bitwidth > lane.bitwidth:
+        change = build.trunc
+    else:
+        change = build.sext if given.signed else build.zext
+    return change(x, at.llvm(at.kind))
 
 
-@intrinsic
-def single(context, value):
+@instruction(lambda x: _like(x, types.float32))
+def single(at, x):
     """Return a float, or a vector of them, as float32."""
-    return _conversion(types.float32, value)
+    return _converted(at, x)
 
 
-@intrinsic
-def double(context, value):
+@instruction(lambda x: _like(x, types.float64))
+def double(at, x):
     """Return a float, or a vector of them, as float64."""
-    return _conversion(types.float64, value)
+    return _converted(at, x)
 
 
-@intrinsic
-def int32(context, value):
+@instruction(lambda x: _like(x, types.int32))
+def int32(at, x):
     """Return an integer, or a vector of them, in 32 bits; what is above them is lost."""
-    return _conversion(types.int32, value)
+    return _converted(at, x)
 
 
-@intrinsic
-def uint16(context, value):
+@instruction(lambda x: _like(x, types.uint16))
+def uint16(at, x):
     """Return the lower 16 bits of an integer, or of a vector of them."""
-    return _conversion(types.uint16, value)
+    return _converted(at, x)
 
 
-@intrinsic
-def upper_halves(context, words):
+@instruction(lambda words: _like(words, types.float32))
+def upper_halves(at, words):
     """Return a vector of 16-bit words as the upper halves of float32.
 
     One shuffle with zeros, 5 % of the speed of a bfloat16 loss above a widening and a shift.
     """
-    kind = Vector(types.float32, words.lanes)
-
-    def generate(context, builder, signature, arguments):
-        (vector,) = arguments
-        zeros = ir.Constant(vector.type, [0] * words.lanes)
-        picks = [k for i in range(words.lanes) for k in (i, words.lanes + i)]
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), 2 * words.lanes), picks)
-        pairs = builder.shuffle_vector(zeros, vector, mask)
-        return builder.bitcast(pairs, context.get_value_type(kind))
-
-    return kind(words), generate
+    lanes = at.kind.lanes
+    zeros = ir.Constant(words.type, [0] * lanes)
+    picks = [k for i in range(lanes) for k in (i, lanes + i)]
+    mask = ir.Constant(ir.VectorType(WORD, 2 * lanes), picks)
+    return at.builder.bitcast(at.builder.shuffle_vector(zeros, words, mask), at.llvm(at.kind))
 
 
-@intrinsic
-def widen_half(context, words):
+@instruction(lambda words: _like(words, types.float32))
+def widen_half(at, words):
     """Return a vector of float16 words as float32, by the processor's own conversion."""
-    kind = Vector(types.float32, words.lanes)
-
-    def generate(context, builder, signature, arguments):
-        half = builder.bitcast(arguments[0], ir.VectorType(ir.HalfType(), words.lanes))
-        return builder.fpext(half, context.get_value_type(kind))
-
-    return kind(words), generate
+    half = at.builder.bitcast(words, ir.VectorType(ir.HalfType(), at.kind.lanes))
+    return at.builder.fpext(half, at.llvm(at.kind))
 
 
-@intrinsic
-def narrow_half(context, x):
+@instruction(lambda x: _like(x, types.uint16))
+def narrow_half(at, x):
     """Return a vector of float32 as float16 words, rounded to nearest even."""
-    kind = Vector(types.uint16, x.lanes)
-
-    def generate(context, builder, signature, arguments):
-        half = builder.fptrunc(arguments[0], ir.VectorType(ir.HalfType(), x.lanes))
-        return builder.bitcast(half, context.get_value_type(kind))
-
-    return kind(x), generate
+    half = at.builder.fptrunc(x, ir.VectorType(ir.HalfType(), at.kind.lanes))
+    return at.builder.bitcast(half, at.llvm(at.kind))
 
 
-@intrinsic
-def times_power_of_two(context, p, rounded):
+@instruction(same)
+def times_power_of_two(at, p, rounded):
     """Return p 2**n, n from the lowest bits of `rounded`, by an addition to the exponent of p.
 
     `rounded` is n plus 1.5 * 2**23 (float32) or 1.5 * 2**52 (float64).
     """
-    lane = _lane_of(p)
-    bits = _like(p, _BITS[lane])
-
-    def generate(context, builder, signature, arguments):
-        mantissa = 23 if lane == types.float32 else 52
-        a, n = (builder.bitcast(v, context.get_value_type(bits)) for v in arguments)
-        by = spread(context, builder, ir.Constant(ir.IntType(64), mantissa), types.int64, bits)
-        return builder.bitcast(builder.add(a, builder.shl(n, by)), arguments[0].type)
-
-    return p(p, rounded), generate
+    build, lane = at.builder, _lane_of(at.kind)
+    bits = _like(at.kind, _BITS[lane])
+    a, n = (build.bitcast(v, at.llvm(bits)) for v in (p, rounded))
+    mantissa = ir.Constant(ir.IntType(64), 23 if lane == types.float32 else 52)
+    by = spread(at.context, build, mantissa, types.int64, bits)
+    return build.bitcast(build.add(a, build.shl(n, by)), p.type)
 
 
-@intrinsic
-def absolute(context, x):
+@instruction(same)
+def absolute(at, x):
     """Return the absolute value of a float or a vector of them."""
-
-    def generate(context, builder, signature, arguments):
-        kind = arguments[0].type
-        return call(builder, f"fabs.{name_of(kind)}", kind, arguments)
-
-    return x(x), generate
+    return call(at.builder, f"fabs.{name_of(x.type)}", x.type, [x])
 
 
-@intrinsic
-def fused(context, a, b, c):
+@instruction(same)
+def fused(at, a, b, c):
     """Return a b + c of floats, rounded once."""
-
-    def generate(context, builder, signature, arguments):
-        kind = arguments[0].type
-        return call(builder, f"fma.{name_of(kind)}", kind, arguments)
-
-    return a(a, b, c), generate
+    return call(at.builder, f"fma.{name_of(a.type)}", a.type, [a, b, c])
 
 
-@intrinsic
-def root(context, x):
+@instruction(same)
+def root(at, x):
     """Return the square root of a float or a vector of them; NaN below 0."""
-
-    def generate(context, builder, signature, arguments):
-        kind = arguments[0].type
-        return call(builder, f"sqrt.{name_of(kind)}", kind, arguments)
-
-    return x(x), generate
+    return call(at.builder, f"sqrt.{name_of(x.type)}", x.type, [x])
 
 
-@intrinsic
-def maximum(context, a, b):
+def _larger(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+@instruction(same)
+def maximum(at, a, b):
     """Return a where a > b, else b: a NaN in a is passed over, one in b stays."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
-
-    return a(a, b), generate
-
-
-# --- across lanes --------------------------------------------------------------------------------
-
-
-@cache
-def filled(lane: Any, lanes: int) -> Any:
-    """Return a function that makes a vector of a number in every lane."""
-    kind = Vector(lane, lanes)
-
-    @intrinsic
-    def fill(context, value):
-        def generate(context, builder, signature, arguments):
-            return spread(context, builder, arguments[0], signature.args[0], kind)
-
-        return kind(value), generate
-
-    return fill
-
-
-def _fold(builder: Any, vector: Any, combine: Any) -> Any:
-    """Combine the halves of a vector until one lane is left: the same order everywhere."""
-    while vector.type.count > 1:
-        half = vector.type.count // 2
-        low, high = (
-            builder.shuffle_vector(
-                vector,
-                ir.Constant(vector.type, ir.Undefined),
-                ir.Constant(ir.VectorType(ir.IntType(32), half), list(range(begin, begin + half))),
-            )
-            for begin in (0, half)
-        )
-        vector = combine(low, high)
-    return builder.extract_element(vector, ir.IntType(32)(0))
-
-
-@intrinsic
-def sum_of(context, v):
-    """Return the sum of the lanes as float64."""
-
-    def generate(context, builder, signature, arguments):
-        (vector,) = arguments
-        if v.lane == types.float32:
-            vector = builder.fpext(vector, ir.VectorType(ir.DoubleType(), v.lanes))
-        return _fold(builder, vector, builder.fadd)
-
-    return types.float64(v), generate
-
-
-@intrinsic
-def exact_sum_of(context, v):
-    """Return the sum of the lanes of float64, and what its roundings lost."""
-    kind = types.UniTuple(types.float64, 2)
-
-    def generate(context, builder, signature, arguments):
-        total, lost = (ir.Constant(ir.DoubleType(), 0.0) for _ in range(2))
-        for i in range(v.lanes):
-            lane = builder.extract_element(arguments[0], ir.IntType(32)(i))
-            total, error = _two_sum(builder, total, lane)
-            lost = builder.fadd(lost, error)
-        return context.make_tuple(builder, kind, [total, lost])
-
-    return kind(v), generate
+    return _larger(at.builder, a, b)
 
 
 def _two_sum(builder: Any, a: Any, b: Any) -> tuple:
@@ -428,92 +360,108 @@ def _two_sum(builder: Any, a: Any, b: Any) -> tuple:
     return total, builder.fadd(builder.fsub(a, of_a), builder.fsub(b, of_b))
 
 
-@intrinsic
-def two_sum(context, a, b):
+@instruction(lambda a, b: types.UniTuple(a, 2))
+def two_sum(at, a, b):
     """Return a + b of floats or vectors, and exactly what its rounding lost."""
-    kind = types.UniTuple(a, 2)
-
-    def generate(context, builder, signature, arguments):
-        return context.make_tuple(builder, kind, _two_sum(builder, *arguments))
-
-    return kind(a, b), generate
+    return at.context.make_tuple(at.builder, at.kind, _two_sum(at.builder, a, b))
 
 
-@intrinsic
-def highest_of(context, v):
+# --- across lanes --------------------------------------------------------------------------------
+
+
+@cache
+def filled(lane: Any, lanes: int) -> Any:
+    """Return a function that makes a vector of a number in every lane."""
+
+    @instruction(lambda value: Vector(lane, lanes))
+    def fill(at, value):
+        return spread(at.context, at.builder, value, at.given[0], at.kind)
+
+    return fill
+
+
+def _lane(builder: Any, vector: Any, i: int) -> Any:
+    return builder.extract_element(vector, WORD(i))
+
+
+def _fold(builder: Any, vector: Any, combine: Any) -> Any:
+    """Combine the halves of a vector until one lane is left: the same order everywhere."""
+    while vector.type.count > 1:
+        half = vector.type.count // 2
+        low, high = (
+            builder.shuffle_vector(
+                vector,
+                ir.Constant(vector.type, ir.Undefined),
+                ir.Constant(ir.VectorType(WORD, half), list(range(begin, begin + half))),
+            )
+            for begin in (0, half)
+        )
+        vector = combine(low, high)
+    return _lane(builder, vector, 0)
+
+
+@instruction(lambda v: types.float64)
+def sum_of(at, v):
+    """Return the sum of the lanes as float64."""
+    if at.given[0].lane == types.float32:
+        v = at.builder.fpext(v, ir.VectorType(ir.DoubleType(), v.type.count))
+    return _fold(at.builder, v, at.builder.fadd)
+
+
+@instruction(lambda v: types.UniTuple(types.float64, 2))
+def exact_sum_of(at, v):
+    """Return the sum of the lanes of float64, and what its roundings lost."""
+    total, lost = (ir.Constant(ir.DoubleType(), 0.0) for _ in range(2))
+    for i in range(v.type.count):
+        total, error = _two_sum(at.builder, total, _lane(at.builder, v, i))
+        lost = at.builder.fadd(lost, error)
+    return at.context.make_tuple(at.builder, at.kind, [total, lost])
+
+
+@instruction(lambda v: v.lane)
+def highest_of(at, v):
     """Return the largest lane; see `maximum`."""
-
-    def generate(context, builder, signature, arguments):
-        def larger(a, b):
-            return builder.select(builder.fcmp_ordered(">", a, b), a, b)
-
-        return _fold(builder, arguments[0], larger)
-
-    return v.lane(v), generate
+    return _fold(at.builder, v, lambda a, b: _larger(at.builder, a, b))
 
 
-@intrinsic
-def bits_of_mask(context, mask):
-    """Return the lanes of a mask as bits of an integer, the first lane the lowest."""
-    kind = {8: types.uint8, 16: types.uint16}[mask.lanes]
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.IntType(mask.lanes))
-
-    return kind(mask), generate
-
-
-@intrinsic
-def any_of(context, mask):
-    """Return whether a lane of a mask holds."""
-
-    def generate(context, builder, signature, arguments):
-        bits = builder.bitcast(arguments[0], ir.IntType(mask.lanes))
-        return builder.icmp_unsigned("!=", bits, bits.type(0))
-
-    return types.boolean(mask), generate
-
-
-@intrinsic
-def first_of(context, v):
+@instruction(lambda v: v.lane)
+def first_of(at, v):
     """Return the first lane."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.extract_element(arguments[0], ir.IntType(32)(0))
-
-    return v.lane(v), generate
+    return _lane(at.builder, v, 0)
 
 
-@intrinsic
-def with_lane(context, v, i, value):
+@instruction(same)
+def with_lane(at, v, i, value):
     """Return a vector with lane i replaced."""
+    number = at.context.cast(at.builder, value, at.given[2], at.kind.lane)
+    return at.builder.insert_element(v, number, i)
 
-    def generate(context, builder, signature, arguments):
-        vector, lane, number = arguments
-        number = context.cast(builder, number, signature.args[2], v.lane)
-        return builder.insert_element(vector, number, lane)
 
-    return v(v, types.intp, value), generate
+@instruction(lambda mask: {8: types.uint8, 16: types.uint16}[mask.lanes])
+def bits_of_mask(at, mask):
+    """Return the lanes of a mask as bits of an integer, the first lane the lowest."""
+    return at.builder.bitcast(mask, ir.IntType(mask.type.count))
+
+
+@instruction(lambda mask: types.boolean)
+def any_of(at, mask):
+    """Return whether a lane of a mask holds."""
+    bits = at.builder.bitcast(mask, ir.IntType(mask.type.count))
+    return at.builder.icmp_unsigned("!=", bits, bits.type(0))
 
 
 def before(builder: Any, lanes: int, n: Any) -> Any:
-    """Mask of the lanes below n, any 64-bit integer."""
-    word = ir.IntType(32)
-    limit = builder.select(builder.icmp_signed("<", n, n.type(lanes)), n, n.type(lanes))
-    limit = builder.trunc(limit, word)
-    vector = ir.VectorType(word, lanes)
-    one = builder.insert_element(ir.Constant(vector, ir.Undefined), limit, word(0))
-    spread = builder.shuffle_vector(
-        one, ir.Constant(vector, ir.Undefined), ir.Constant(vector, [0] * lanes)
-    )
-    return builder.icmp_signed("<", ir.Constant(vector, list(range(lanes))), spread)
+    """Mask of the lanes below n, any integer."""
+    for limit, symbol in ((0, ">"), (lanes, "<")):
+        n = builder.select(builder.icmp_signed(symbol, n, n.type(limit)), n, n.type(limit))
+    vector = ir.VectorType(WORD, lanes)
+    nowhere = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(nowhere, builder.trunc(n, WORD), WORD(0))
+    limits = builder.shuffle_vector(first, nowhere, ir.Constant(vector, [0] * lanes))
+    return builder.icmp_signed("<", ir.Constant(vector, list(range(lanes))), limits)
 
 
-@intrinsic
-def lanes_before(context, n, like):
+@instruction(lambda n, like: _mask_of(like))
+def lanes_before(at, n, like):
     """Return the mask of the lanes below n of a vector like the second argument."""
-
-    def generate(context, builder, signature, arguments):
-        return before(builder, like.lanes, arguments[0])
-
-    return _mask_of(like)(types.intp, like), generate
+    return before(at.builder, at.kind.lanes, n)
