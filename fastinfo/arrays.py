@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
 from typing import Any
 
@@ -23,6 +22,23 @@ CPU_DEVICES = (1, 3)  # DLPack: processor memory, and the same pinned for a GPU
 _NAMES = {np.dtype(name): name for name in ("float64", "float32", "float16", "int64", "int32")}
 # Columns of a tile copied at a time.
 TILE_COLUMNS = 2048
+
+
+class lazy:
+    """`functools.cached_property` without its lock, which a fork can find taken (Python 3.11)."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        value = instance.__dict__[self.name] = self.function(instance)
+        return value
 
 
 @dataclass(frozen=True)
@@ -213,6 +229,8 @@ def output(
 
 def _repeats(x: np.ndarray) -> bool:
     """Whether two elements may share memory: a stride within what smaller strides span."""
+    if not x.size:
+        return False
     span = x.dtype.itemsize
     for stride, n in sorted((abs(s), n) for s, n in zip(x.strides, x.shape, strict=True) if n > 1):
         if stride < span:
@@ -284,7 +302,7 @@ class Rows:
         """Type in which kernels compute with it."""
         return "float64" if self.storage == "float64" else "float32"
 
-    @cached_property
+    @lazy
     def memory(self) -> tuple[np.ndarray, np.ndarray]:
         """The memory the array spans, as one dimension, and where in it each row begins."""
         if self.data.flags.c_contiguous:

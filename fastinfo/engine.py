@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -47,14 +48,26 @@ def helper(flags: frozenset[str] = EXACT, inline: bool = True) -> Callable[[Call
     It cannot be called from Python: without that wrapper it compiles in half the time.
     """
     without: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(fastmath=set(flags), error_model="numpy", forceinline=inline, **without)
+    compiled = numba.njit(fastmath=set(flags), error_model="numpy", forceinline=inline, **without)
+    return lambda function: compiled(named_apart(function))
+
+
+def named_apart(function: Callable) -> Callable:
+    """Give a function a name of its own in machine code.
+
+    Numba numbers functions anew in each process, so that two variants that were compiled by two
+    processes can have one name; loaded from the cache together, the second would be the first.
+    """
+    function.__qualname__ = f"{function.__qualname__}_{uuid.uuid4().hex}"
+    return function
 
 
 def kernel(*key: object) -> Callable[[Callable], Any]:
     """Decorate a kernel; `key` names the variant, for the cache of compiled kernels."""
 
     def decorate(function: Callable) -> Any:
-        compiled = numba.njit(fastmath=set(EXACT), error_model="numpy", nogil=True)(function)
+        compile_ = numba.njit(fastmath=set(EXACT), error_model="numpy", nogil=True)
+        compiled = compile_(named_apart(function))
         directory = cache_directory()
         if directory is not None and isinstance(compiled, dispatcher.Dispatcher):
             name = "-".join([function.__module__.removeprefix("fastinfo."), function.__name__])

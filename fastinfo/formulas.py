@@ -82,9 +82,12 @@ def softmax_cross_entropy(log_sum, offset, gap, target_weight, a, c, z_loss, inv
 
 
 def target_gradient(r, w, is_maximum, target_weight, c_target, c, z_term):
-    """W p_y - c_y of the target's class: p_y - 1 is -(sum of the others) / sum, uncancelled."""
+    """W p_y - c_y of the target's class: p_y - 1 is -(sum of the others) / sum, uncancelled.
+
+    `c_target` is the weight of the target's class among the weights c of all classes.
+    """
     others = r if is_maximum else 1.0 + r - w
-    return (z_term * w - (target_weight + c) * others) / (1.0 + r) + (c - c_target)
+    return ((c + z_term) * w - target_weight * others) / (1.0 + r) - c_target
 
 
 # --- terms of bins -------------------------------------------------------------------------------

@@ -389,5 +389,5 @@ def with_divisors(module: Any, source: Source, rows: Rows, normalize: bool) -> t
         total, _ = module.totals(rows)
     finite = np.isfinite(total.rounded)
     divisor = total.rounded if normalize else np.ones(rows.count)
-    rest = np.where(finite & normalize, total.rest, 0.0)
+    rest = np.where(finite & bool(normalize), total.rest, 0.0)
     return rows, module.Divisors(np.where(finite, divisor, np.nan), rest)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
-from fastinfo.arrays import Rows, read_only
+from fastinfo.arrays import Rows, lazy, read_only
 from fastinfo.cpu import gradient_kernels
 from fastinfo.cpu import row_kernels as kernels
 from fastinfo.cpu.row_kernels import PIECE
@@ -48,7 +47,7 @@ class Options:
     beta: float = 0.0
     z_loss: float = 0.0
 
-    @cached_property
+    @lazy
     def array(self) -> np.ndarray:
         """The options as kernels take them."""
         slope = 1.0 / self.temperature
@@ -74,7 +73,7 @@ class Problem:
     active: np.ndarray | None = None
     statistics: bool = False
 
-    @cached_property
+    @lazy
     def weights(self) -> str:
         """How the classes are weighed, one of the kernels' five ways."""
         if self.soft is not None:
@@ -94,22 +93,22 @@ class Problem:
         soft = self.soft.storage if self.soft is not None else "float32"
         return self.logits.storage, self.capped, self.weights, soft
 
-    @cached_property
+    @lazy
     def row_targets(self) -> np.ndarray:
         """Class of each row, -1 for none."""
         return np.full(self.logits.count, -1) if self.targets is None else self.targets
 
-    @cached_property
+    @lazy
     def row_weights(self) -> np.ndarray:
         """Weight of each row; rows of weight 0 are not read."""
         return np.ones(self.logits.count) if self.active is None else self.active
 
-    @cached_property
+    @lazy
     def target_logits(self) -> np.ndarray:
         """Logit of each row's target, for stretches that do not hold it."""
         return self.logits.pick(self.row_targets)
 
-    @cached_property
+    @lazy
     def class_weights(self) -> np.ndarray:
         """Weights of the classes; empty for none."""
         if self.class_weight is None:
