@@ -27,9 +27,9 @@ print(count.n, float(loss))
 """
 
 
-def run_python(program, **environment):
+def run_python(program, *arguments, **environment):
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True,
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True,
         env={**os.environ, **environment},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -104,6 +104,33 @@ def test_a_damaged_cache_is_compiled_again(tmp_path):
     for file in files:
         file.write_bytes(b"damaged")
     assert int(run_python(LOSS, FASTINFO_CACHE_DIR=str(tmp_path)).split()[0]) > 0
+
+
+VARIANTS = """
+import sys
+import ml_dtypes, numpy as np, fastinfo
+
+x = np.arange(8.0)[None]
+y, w = np.full((1, 8), 0.125), np.arange(1.0, 9.0) / 8
+losses = {
+    "plain": lambda: fastinfo.softmax_cross_entropy(x, y),
+    "weighted": lambda: fastinfo.softmax_cross_entropy(x, y, class_weight=w),
+    "float16": lambda: fastinfo.softmax_cross_entropy(x.astype(np.float16), [3]),
+    "bfloat16": lambda: fastinfo.softmax_cross_entropy(x.astype(ml_dtypes.bfloat16), [3]),
+}
+print([float(losses[name]()) for name in sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("pair", [("plain", "weighted"), ("float16", "bfloat16")])
+def test_variants_compiled_by_different_processes_stay_apart(tmp_path, pair):
+    def losses(*names):
+        printed = run_python(VARIANTS, *names, FASTINFO_CACHE_DIR=str(tmp_path))
+        return printed.strip("[]\n").split(", ")
+
+    alone = [losses(name)[0] for name in pair]
+    assert losses(*pair) == alone
+    assert losses(*pair[::-1]) == alone[::-1]
 
 
 def test_folders_of_other_versions_go_when_long_unused(tmp_path):

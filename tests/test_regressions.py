@@ -76,3 +76,38 @@ def test_rows_of_few_values_and_outliers(rng, k, dtype):
             exact = np.array([measure(p, wide) for p in wide])
             matrix = fastinfo.pairwise(x, measure=name)
             np.testing.assert_allclose(matrix, exact, rtol=rtol, atol=1e-30)
+
+
+def test_a_buffer_of_no_rows():
+    empty = np.zeros((0, 5))
+    loss, grad = fastinfo.softmax_cross_entropy(
+        empty, np.zeros(0, int), return_grad=True, out=np.zeros((0, 5)), reduction="sum"
+    )
+    assert loss == 0 and grad.shape == (0, 5)
+    assert fastinfo.softmax(empty, out=np.zeros((0, 5))).shape == (0, 5)
+    assert fastinfo.pairwise(empty, np.ones((3, 5)), out=np.zeros((0, 3))).shape == (0, 3)
+
+
+def test_gradient_of_a_target_without_weight_keeps_its_digits():
+    x, w = np.zeros((1, 64)), np.ones(64)
+    x[0, 0], w[5] = 60.0, 0.0
+    _, grad = fastinfo.softmax_cross_entropy(
+        x, [5], class_weight=w, label_smoothing=0.1, reduction="sum", return_grad=True
+    )
+    expected = 0.1 * 63 / 64 / (np.exp(60.0) + 63)
+    assert grad[0, 5] == pytest.approx(expected, rel=1e-12)
+
+
+def test_nothing_holds_a_lock_that_a_fork_can_find_taken():
+    """In Python 3.11 `functools.cached_property` has one for all instances of a class."""
+    import functools
+
+    from fastinfo import arrays, information, losses, matrices
+    from fastinfo.cpu import bins, pairs, rows
+
+    for module in (arrays, bins, information, losses, matrices, pairs, rows):
+        for kind in vars(module).values():
+            if isinstance(kind, type):
+                assert not any(
+                    isinstance(v, functools.cached_property) for v in vars(kind).values()
+                )
