@@ -54,6 +54,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="write the tables into README.md and docs/performance.md, and plots to docs/images",
     )
+    parser.add_argument(
+        "--read", type=Path, metavar="JSON", help="measure nothing: read the results of a run"
+    )
     return parser.parse_args(arguments)
 
 
@@ -96,7 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run, print, and write what was asked for."""
     options = parse(arguments)
     effort = QUICK if options.quick else FULL
-    done = run(options.only or [*effort.sections, *FIGURES], kernels.make_plan(), effort)
+    plan = kernels.make_plan()
+    if options.read:
+        titles = {name: section.heading(plan) for name, section in kernels.SECTIONS.items()}
+        done = report.read_json(options.read, titles)
+    else:
+        done = run(options.only or [*effort.sections, *FIGURES], plan, effort)
     for missing in done.missing:
         print(f"skipped: {missing} is not installed")
     print(f"\n## What it must reach\n\n{report.reach_table(done.outcomes())}")

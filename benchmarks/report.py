@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import goals
 from benchmarks.processes import Figure
-from fastinfo.bench import Row, fastest, markdown_table, quantity
+from fastinfo.bench import Row, Timing, fastest, markdown_table, quantity
 
 MARKED = re.compile(r"(<!-- benchmark: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -178,6 +178,23 @@ def write_json(run: Run, path: Path) -> None:
     document = {"machine": run.facts, "reach": reached, "rows": rows, "figures": figures}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, titles: dict[str, str]) -> Run:
+    """Return the run that `write_json` wrote."""
+    document = json.loads(path.read_text("utf-8"))
+
+    def row(found: dict[str, Any]) -> Row:
+        timing = Timing(tuple(found["timing"]["samples"]))
+        return Row(**{k: v for k, v in found.items() if k != "rate"} | {"timing": timing})
+
+    return Run(
+        document["machine"],
+        [],
+        titles,
+        {name: [row(found) for found in rows] for name, rows in document["rows"].items()},
+        {name: [Figure(**f) for f in found] for name, found in document["figures"].items()},
+    )
 
 
 def fill_markers(text: str, found: dict[str, str]) -> str:

@@ -235,3 +235,11 @@ def test_every_memory_case_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(memory, "CLASSES", 64)
     probe = memory.CASES[name]
     probe.call(*memory._data(probe, 8))
+
+
+def test_a_run_read_back_gives_the_same_tables(measured: report.Run, tmp_path: Path) -> None:
+    report.write_json(measured, tmp_path / "run.json")
+    again = report.read_json(tmp_path / "run.json", measured.titles)
+    assert report.tables(again) == report.tables(measured)
+    report.write_json(again, tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "run.json").read_text()
