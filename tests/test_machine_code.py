@@ -6,9 +6,9 @@ import platform
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from llvmlite import binding
 
 # Compiled in a process of its own without the cache: what comes from the cache has no assembly.
 PROGRAM = """
@@ -106,9 +106,9 @@ def hot_loop(text: str) -> list[str]:
     return lines[first:last]
 
 
+# With fewer or shorter registers some constants must come from memory: there is nothing to assert.
 @pytest.mark.skipif(
-    "avx512f" not in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else True,
-    reason="counts registers of 64 bytes",
+    not binding.get_host_cpu_features().get("avx512f"), reason="the processor has no AVX-512"
 )
 @pytest.mark.parametrize("storage", ["float32", "float64", "bfloat16"])
 def test_the_loop_over_logits_keeps_its_constants_in_registers(assembly, storage):
