@@ -63,7 +63,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def run(names: Sequence[str], plan: kernels.Plan, effort: Effort) -> report.Run:
     """Measure the named sections, printing each as it is done."""
     facts = machine_facts(list(peers.PEERS.values())) | {"load": _load()}
-    done = report.Run(facts, peers.missing(), {})
+    done = report.Run(facts, {})
     for name in names:
         if name in FIGURES:
             done.figures[name] = FIGURES[name](effort)

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import reference, shapes
 from benchmarks.kernels import Plan
-from fastinfo.bench import Case, version
+from fastinfo.bench import Case
 
 # module to import: distribution that has the version
 PEERS = {
@@ -32,16 +32,6 @@ PEERS = {
 
 Rows = tuple[int, int]
 Grid = tuple[int, int, int]
-
-
-def missing() -> list[str]:
-    """Return the peers that are not installed."""
-    return [name for module, name in PEERS.items() if not _installed(module)]
-
-
-def versions() -> dict[str, str | None]:
-    """Return the versions of the peers."""
-    return {name: version(name) for name in PEERS.values()}
 
 
 def _installed(module: str) -> bool:

@@ -23,10 +23,14 @@ class Run:
     """What one run measured, by section."""
 
     facts: dict[str, Any]
-    missing: list[str]
     titles: dict[str, str]
     rows: dict[str, list[Row]] = field(default_factory=dict)
     figures: dict[str, list[Figure]] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[str]:
+        """The peers that were not installed: those without a version."""
+        return [name for name, found in self.facts["versions"].items() if not found]
 
     def outcomes(self) -> list[goals.Outcome]:
         """Every goal, measured or not."""
@@ -190,7 +194,6 @@ def read_json(path: Path, titles: dict[str, str]) -> Run:
 
     return Run(
         document["machine"],
-        [],
         titles,
         {name: [row(found) for found in rows] for name, rows in document["rows"].items()},
         {name: [Figure(**f) for f in found] for name, found in document["figures"].items()},

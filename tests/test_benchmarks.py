@@ -136,7 +136,7 @@ def test_goals_name_cases_that_exist(goal: goals.Goal) -> None:
     names = {case.name for case in cases} | {case.group for case in cases}
     assert goal.ours in names
     if goal.other not in names:
-        assert peers.missing()
+        assert not all(map(bench.version, peers.PEERS.values()))
 
 
 def test_shapes_shrink_to_at_least_four() -> None:
