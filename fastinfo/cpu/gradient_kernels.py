@@ -13,7 +13,7 @@ from fastinfo.arrays import words
 from fastinfo.cpu import row_kernels as rows
 from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import fence, part, prefetch, row_of, store, stream
-from fastinfo.cpu.simd import with_lane
+from fastinfo.cpu.simd import apart, with_lane
 from fastinfo.engine import EXACT, formula, helper, kernel
 
 # Coefficients of a row's gradient.
@@ -65,6 +65,7 @@ def _emit(storage, softcap, weights, soft, into):
 
     @helper(EXACT, inline=False)
     def emit(x, y, w, target, coefficients, option, out, streamed):
+        apart()
         alpha, beta = real(option[rows.ALPHA]), real(option[rows.BETA])
         scale = real(option[rows.LOG2_SCALE])
         cap, inner = real(option[rows.CAP]), real(option[rows.INNER])

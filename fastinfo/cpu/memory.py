@@ -1,6 +1,6 @@
 """Memory as kernels read and write it: parts of arrays, vectors at an index, prefetches.
 
-Nothing here checks an index, and nothing counts references.
+Nothing here checks an index.
 """
 
 from __future__ import annotations
@@ -35,10 +35,7 @@ def _view_of(x: Any, *given: Any) -> Any:
 
 @instruction(_view_of)
 def part(at, x, lo, hi):
-    """Return x[lo:hi] of a one-dimensional array, unchecked and without counting references.
-
-    A slice counts them with atomic operations, 5 ns each; ten slices a row of 1000 halve the speed.
-    """
+    """Return x[lo:hi] of a one-dimensional array, unchecked."""
     return _view(at.context, at.builder, at.given[0], x, lo, at.builder.sub(hi, lo))
 
 

@@ -194,7 +194,10 @@ def _settle(term, finish, storage_x, storage_y, into):
 
 @cache
 def tiles(term, direct_term, finish, storage_x, storage_y, into):
-    """Kernel: a band of the matrix by the tiled loop; with `symmetric`, from the diagonal on."""
+    """Kernel: a band of the matrix by the tiled loop; with `symmetric`, from the diagonal on.
+
+    `room` is for twice `COLUMNS` values.
+    """
     real = vmath.STORAGE[into][0].real
     compiled = formula(term, vmath.STORAGE[into][0])
     settle = _settle(direct_term, finish, storage_x, storage_y, into)
@@ -217,9 +220,9 @@ def tiles(term, direct_term, finish, storage_x, storage_y, into):
     @kernel(term.__name__, direct_term.__name__, finish.__name__, storage_x, storage_y, into)
     def fill(
         lo, a, b, r, a_rows, b_rows, a_bounds, b_bounds, factor, x, x_starts, x_totals,
-        x_rests, y, y_starts, y_totals, y_rests, width, parameter, unit, symmetric, out,
+        x_rests, y, y_starts, y_totals, y_rests, width, parameter, unit, symmetric, room, out,
     ):  # fmt: skip
-        values, bounds = np.empty(COLUMNS), np.empty(COLUMNS)
+        values, bounds = row_of(room, 0), row_of(room, 1)
         for first in range(lo if symmetric else 0, b.shape[0], COLUMNS):
             last = min(first + COLUMNS, b.shape[0])
             for i in range(lo, lo + out.shape[0]):
@@ -246,7 +249,10 @@ def tiles(term, direct_term, finish, storage_x, storage_y, into):
 
 @cache
 def product_finishes(direct_term, finish, storage_x, storage_y, into):
-    """Kernel: finish a band of the matrix that holds Σ f(p) g(q), with the test of supports."""
+    """Kernel: finish a band of the matrix that holds Σ f(p) g(q), with the test of supports.
+
+    `room` is for `FINISHED` values.
+    """
     direct, lanes = bin_sum(direct_term, storage_x, storage_y), vmath.double.lanes
     finished, finish_one = formula(finish, vmath.lanewise), formula(finish)
     filled_with, real = vmath.double.filled, vmath.STORAGE[into][0].real
@@ -283,13 +289,12 @@ def product_finishes(direct_term, finish, storage_x, storage_y, into):
     def finish_rows(
         lo, x_lo, factor, x_rows, y_rows, x_bounds, y_bounds, x_slacks, y_slacks, filled, empty,
         holes, x, x_starts, x_totals, x_rests, y, y_starts, y_totals, y_rests, width, parameter,
-        unit, diagonal, out,
+        unit, diagonal, room, out,
     ):  # fmt: skip
-        values = np.empty(FINISHED)
         for first in range(0, out.shape[1], FINISHED):
             last = min(first + FINISHED, out.shape[1])
             y_row, y_bound = part(y_rows, first, last), part(y_bounds, first, last)
-            y_slack, v = part(y_slacks, first, last), part(values, 0, last - first)
+            y_slack, v = part(y_slacks, first, last), part(room, 0, last - first)
             for i in range(lo, lo + out.shape[0]):
                 target = part(row_of(out, i - lo), first, last)
                 below = finish_all(

@@ -207,7 +207,8 @@ def _product(job: Job) -> Callable[[int, np.ndarray], None]:
             finish(
                 first, lo, road.factor, x_rows, y_rows, x_error * x_norms, y_norms,
                 slack * np.abs(x_rows) + floor, y_slacks, filled[lo:], empty, holes, *own.arguments,
-                *job.y.arguments, job.x.width, job.parameter, job.unit, job.same, band[first:last],
+                *job.y.arguments, job.x.width, job.parameter, job.unit, job.same,
+                np.empty(kernels.FINISHED), band[first:last],
             )  # fmt: skip
 
         run(task, band.shape[0], TILE_ROWS, band.shape[0], _beside_blas())
@@ -286,7 +287,7 @@ def _tiles(job: Job) -> Callable[[int, np.ndarray], None]:
             loop(
                 lo + first, a, b, reference, a_rows, b_rows, a_bounds, b_bounds, factor,
                 *job.x.arguments, *job.y.arguments, job.x.width, job.parameter, job.unit,
-                job.symmetric, band[first:last],
+                job.symmetric, np.empty((2, kernels.COLUMNS)), band[first:last],
             )  # fmt: skip
 
         run(task, band.shape[0], TILE_ROWS)

@@ -19,6 +19,7 @@ from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import part, prefetch, row_of
 from fastinfo.cpu.simd import (
     absolute,
+    apart,
     double,
     first_of,
     highest_of,
@@ -140,6 +141,7 @@ def _sums(storage, softcap, weights, soft, statistics):
     # again for every vector: a tenth of the speed of reading.
     @helper(EXACT, inline=False)
     def sums(x, y, w, ref, above, from_target, option):
+        apart()
         given = (
             ref, above, from_target, real(option[ALPHA]), real(option[BETA]),
             real(option[LOG2_SCALE]), real(option[CAP]), real(option[INNER]),

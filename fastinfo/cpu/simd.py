@@ -310,18 +310,69 @@ def narrow_half(at, x):
     return at.builder.bitcast(half, at.llvm(at.kind))
 
 
-@instruction(same)
-def times_power_of_two(at, p, rounded):
-    """Return p 2**n, n from the lowest bits of `rounded`, by an addition to the exponent of p.
+# Adding this to a float leaves the nearest integer in its low bits; the lowest power of two that is
+# taken, whose bits come out as those of 0; the width of the mantissa.
+_POWERS = {
+    types.float32: (1.5 * 2.0**23, -127.0, 23),
+    types.float64: (1.5 * 2.0**52, -1023.0, 52),
+}
 
-    `rounded` is n plus 1.5 * 2**23 (float32) or 1.5 * 2**52 (float64).
+
+def _scales(at: Site, kind: Any) -> bool:
+    """Whether the processor splits a vector of this type into powers of two by itself."""
+    features = at.context.codegen().magic_tuple()[2].split(",")
+    whole = isinstance(kind, Vector) and kind.lanes * kind.lane.bitwidth == 512
+    return whole and {"+avx512f", "+avx512dq"} <= set(features)
+
+
+def _avx512(at: Site, name: str, *given: Any) -> Any:
+    """Call an AVX-512 instruction of a whole vector, in the current rounding."""
+    v = given[0]
+    mask = ir.IntType(v.type.count)
+    suffix = "ps" if v.type.count == 16 else "pd"
+    arguments = [*given, v, mask(2**mask.width - 1), WORD(4)]
+    return call(at.builder, f"x86.avx512.mask.{name}.{suffix}.512", v.type, arguments)
+
+
+@instruction(lambda t: types.UniTuple(t, 2))
+def power_of_two_below(at, t):
+    """Return n, of a form for `times_power_of_two`, and f, with 2**t = 2**n 2**f and |f| <= 1/2.
+
+    For t of at most 127.5 (float32) or 1023.5 (float64); far below 2**n is 0. Two instructions
+    instead of five, where AVX-512 has them: a tenth of the speed of a float32 loss in cache.
     """
-    build, lane = at.builder, _lane_of(at.kind)
-    bits = _like(at.kind, _BITS[lane])
-    a, n = (build.bitcast(v, at.llvm(bits)) for v in (p, rounded))
-    mantissa = ir.Constant(ir.IntType(64), 23 if lane == types.float32 else 52)
+    build, (kind, _) = at.builder, at.kind
+    if _scales(at, kind):
+        f = _avx512(at, "reduce", t, WORD(8))
+        return at.context.make_tuple(build, at.kind, [build.fsub(t, f), f])
+    magic, lowest, _ = (
+        spread(at.context, build, ir.Constant(ir.DoubleType(), float(c)), types.float64, kind)
+        for c in _POWERS[_lane_of(kind)]
+    )
+    t = build.select(build.fcmp_ordered("<", t, lowest), lowest, t)
+    rounded = build.fadd(t, magic)
+    f = build.fsub(t, build.fsub(rounded, magic))
+    return at.context.make_tuple(build, at.kind, [rounded, f])
+
+
+@instruction(same)
+def times_power_of_two(at, p, n):
+    """Return p 2**n for an n of `power_of_two_below`."""
+    build, kind = at.builder, at.kind
+    if _scales(at, kind):
+        return _avx512(at, "scalef", p, n)
+    lane = _lane_of(kind)
+    bits = _like(kind, _BITS[lane])
+    a, shift = (build.bitcast(v, at.llvm(bits)) for v in (p, n))
+    mantissa = ir.Constant(ir.IntType(64), _POWERS[lane][2])
     by = spread(at.context, build, mantissa, types.int64, bits)
-    return build.bitcast(build.add(a, build.shl(n, by)), p.type)
+    return build.bitcast(build.add(a, build.shl(shift, by)), p.type)
+
+
+@instruction(lambda: types.void)
+def apart(at):
+    """Keep the function this stands in from being inlined, whatever LLVM thinks it would save."""
+    at.builder.function.attributes.add("noinline")
 
 
 @instruction(same)

@@ -23,6 +23,7 @@ from fastinfo.cpu.simd import (
     bits_of,
     float_of,
     int32,
+    power_of_two_below,
     times_power_of_two,
     uint16,
     where,
@@ -35,8 +36,6 @@ _f = np.float32
 _i = np.int32
 _F_ONE = _f(1)
 _F_TWO = _f(2)
-_F_LOWEST = _f(-127)  # 2**-127 comes out as exactly 0: the bits of 1.0 minus 127 exponents
-_F_ROUND = _f(12582912.0)  # 1.5 * 2**23: adding it leaves the nearest integer in the low bits
 _F_MANTISSA = _i(23)
 _F_LN2 = _f(np.log(2))
 _F_SQRT_HALF = _i(0x3F3504F3)  # bits of sqrt(1/2)
@@ -84,24 +83,20 @@ _N1, _N2, _N3, _N4, _N5, _N6, _N7, _N8 = (
 
 @helper(EXACT)
 def _exp2_single(t):
-    """2**t for t <= 127.5; 0 below -127, NaN for NaN."""
-    t = where(t < _F_LOWEST, _F_LOWEST, t)
-    rounded = t + _F_ROUND
-    f = t - (rounded - _F_ROUND)
+    """2**t for t <= 127.5, NaN for NaN; below -126 a subnormal number or 0."""
+    n, f = power_of_two_below(t)
     p = (((((_E5 * f + _E4) * f + _E3) * f + _E2) * f + _E1) * f) + _F_ONE
-    return times_power_of_two(p, rounded)
+    return times_power_of_two(p, n)
 
 
 @helper(EXACT)
 def _tanh_single(u):
     """Tanh(u) and 1 - tanh(u)**2, both with full relative accuracy."""
     t = absolute(u) * _f(-2.0 / np.log(2))
-    t = where(t < _F_LOWEST, _F_LOWEST, t)
-    rounded = t + _F_ROUND
-    f = t - (rounded - _F_ROUND)
+    n, f = power_of_two_below(t)
     p = ((((_E5 * f + _E4) * f + _E3) * f + _E2) * f + _E1) * f
-    e = times_power_of_two(p + _F_ONE, rounded)
-    below = where(rounded == _F_ROUND, p, e - _F_ONE)  # e - 1 without cancellation near 0
+    e = times_power_of_two(p + _F_ONE, n)
+    below = where(f == t, p, e - _F_ONE)  # e - 1 without cancellation near 0
     inverse = _F_ONE / (below + _F_TWO)
     value = below * inverse
     return where(u < _f(0), value, value * _f(-1)), e * inverse * inverse * _f(4)
@@ -136,7 +131,6 @@ def _entropy_gap_single(u):
 
 _d = np.float64
 _q = np.int64
-_D_LOWEST = -1023.0
 _D_ROUND = 6755399441055744.0  # 1.5 * 2**52
 _D_ROUND_BITS = _q(0x4338000000000000)
 _D_MANTISSA = _q(52)
@@ -192,23 +186,19 @@ def _exp2_minus_1(f):
 
 @helper(EXACT)
 def _exp2_double(t):
-    """2**t for t <= 1023.5; 0 below -1023, NaN for NaN."""
-    t = where(t < _D_LOWEST, _D_LOWEST, t)
-    rounded = t + _D_ROUND
-    f = t - (rounded - _D_ROUND)
-    return times_power_of_two(_exp2_minus_1(f) + 1.0, rounded)
+    """2**t for t <= 1023.5, NaN for NaN; below -1022 a subnormal number or 0."""
+    n, f = power_of_two_below(t)
+    return times_power_of_two(_exp2_minus_1(f) + 1.0, n)
 
 
 @helper(EXACT)
 def _tanh_double(u):
     """Tanh(u) and 1 - tanh(u)**2, both with full relative accuracy."""
     t = absolute(u) * (-2.0 / np.log(2.0))
-    t = where(t < _D_LOWEST, _D_LOWEST, t)
-    rounded = t + _D_ROUND
-    f = t - (rounded - _D_ROUND)
+    n, f = power_of_two_below(t)
     p = _exp2_minus_1(f)
-    e = times_power_of_two(p + 1.0, rounded)
-    below = where(rounded == _D_ROUND, p, e - 1.0)
+    e = times_power_of_two(p + 1.0, n)
+    below = where(f == t, p, e - 1.0)
     inverse = 1.0 / (below + 2.0)
     value = below * inverse
     return where(u < 0.0, value, value * -1.0), e * inverse * inverse * 4.0
