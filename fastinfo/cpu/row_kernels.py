@@ -20,6 +20,7 @@ from fastinfo.cpu.memory import part, prefetch, row_of
 from fastinfo.cpu.simd import (
     absolute,
     apart,
+    bits_of_mask,
     double,
     first_of,
     highest_of,
@@ -37,6 +38,7 @@ BLOCK = 16384
 # How many bytes ahead memory is asked for. The processor looks 1.7 kB ahead of an exponential by
 # itself; one thread then reads 33 GB/s of float32 logits, with this 40, as many as a plain sum.
 PREFETCH = 8192
+LINE = 64
 # A longer row is read in pieces of this many elements, by several threads if rows are few.
 PIECE = 1 << 20
 # A piece is measured from the maximum of its first elements. A block whose own maximum is more than
@@ -108,21 +110,19 @@ def _sums(storage, softcap, weights, soft, statistics):
     real, exp2, lanes, filled = (
         arithmetic.real, arithmetic.exp2, arithmetic.lanes, arithmetic.filled,
     )  # fmt: skip
-    read, z_of = vmath.reader(storage, arithmetic, -np.inf), shape(arithmetic, softcap)
+    linear, z_of = weights != "none", shape(arithmetic, softcap)
+    read = vmath.pair_reader(storage, arithmetic, -np.inf, in_order=linear)
     weight = weight_of_class(weights, arithmetic, soft)
-    linear = weights != "none"
     zero, one, lowest = real(0), real(1), real(-np.inf)
-    ahead = PREFETCH // np.dtype(words(storage)).itemsize
+    item = np.dtype(words(storage)).itemsize
+    ahead, to_line = PREFETCH // item, LINE // item
 
     @helper(EXACT)
-    def terms(x, y, w, k, ref, above, from_target, alpha, beta, scale, cap, inner):
-        """What the logits from k on add to each lane's maximum and sums."""
-        prefetch(x, k + ahead)
+    def terms(v, inside, y, w, k, ref, above, from_target, alpha, beta, scale, cap, inner):
+        """What a vector of logits adds to each lane's maximum and sums; k is where its y and w are."""
         e_term, higher, a_term, c = filled(zero), filled(zero), filled(zero), filled(zero)
-        v = read(x, k)
         d = z_of(v, cap, inner)[0] - ref
         e = exp2(d * scale)
-        inside = lanes_before(x.size - k, v)
         if statistics:
             e_term = where(e > zero, e * d, zero)
             higher = where(((v > above) | (v >= from_target)) & inside, one, zero)
@@ -137,6 +137,15 @@ def _sums(storage, softcap, weights, soft, statistics):
             maximum(t[0], s[0]), s[1] + t[1], s[2] + t[2], s[3] + t[3], s[4] + t[4], s[5] + t[5],
         )  # fmt: skip
 
+    @helper(EXACT)
+    def pair(x, y, w, k, *given):
+        for line in range(0, 2 * lanes, to_line):
+            prefetch(x, k + ahead + line)
+        (low, high), (in_low, in_high) = read(x, k)
+        return both(
+            terms(low, in_low, y, w, k, *given), terms(high, in_high, y, w, k + lanes, *given)
+        )
+
     # Inlined into a larger function, LLVM would fetch the polynomial's coefficients from memory
     # again for every vector: a tenth of the speed of reading.
     @helper(EXACT, inline=False)
@@ -149,10 +158,8 @@ def _sums(storage, softcap, weights, soft, statistics):
         none = filled(zero)
         state = (filled(lowest), none, none, none, none, none)
         for k in range(0, x.size, 4 * lanes):
-            low = both(terms(x, y, w, k, *given), terms(x, y, w, k + lanes, *given))
-            k += 2 * lanes
-            high = both(terms(x, y, w, k, *given), terms(x, y, w, k + lanes, *given))
-            state = both(state, both(low, high))
+            low = pair(x, y, w, k, *given)
+            state = both(state, both(low, pair(x, y, w, k + 2 * lanes, *given)))
         top, total, e, higher, a, c = state
         return highest_of(top), sum_of(total), sum_of(e), sum_of(a), sum_of(c), sum_of(higher)
 
@@ -201,7 +208,7 @@ def _z_as_read(storage, softcap):
 @cache
 def _searches(storage):
     """Highest of the first logits, position of a value, and how many equal a value."""
-    arithmetic, load, _ = vmath.STORAGE[storage]
+    arithmetic = vmath.STORAGE[storage][0]
     lanes, filled = arithmetic.lanes, arithmetic.filled
     read = vmath.reader(storage, arithmetic, -np.inf)
 
@@ -215,9 +222,12 @@ def _searches(storage):
     @helper(EXACT)
     def find(x, value):
         """Position of the first `value`, of the first NaN if it is NaN; -1 if there is none."""
-        for k in range(x.size):
-            v = load(x[k])
-            if v == value or (v != v and value != value):
+        for k in range(0, x.size, lanes):
+            v = read(x, k)
+            found = bits_of_mask((v == value) | ((v != v) & (value != value)))
+            if found:
+                while not found & 1:
+                    found, k = found >> 1, k + 1
                 return k
         return -1
 

