@@ -119,7 +119,7 @@ def _sums(storage, softcap, weights, soft, statistics):
 
     @helper(EXACT)
     def terms(v, inside, y, w, k, ref, above, from_target, alpha, beta, scale, cap, inner):
-        """What a vector of logits adds to each lane's maximum and sums; k is where its y and w are."""
+        """What a vector of logits adds to each lane's maximum and sums; its y and w are at k."""
         e_term, higher, a_term, c = filled(zero), filled(zero), filled(zero), filled(zero)
         d = z_of(v, cap, inner)[0] - ref
         e = exp2(d * scale)
@@ -468,7 +468,8 @@ def merges(softcap, storage):
     def merge_pieces(parts, option, state):
         for i in range(state.shape[0]):
             s = row_of(state, i)
-            s[:] = parts[i, 0]
+            for column in range(STATE):
+                s[column] = parts[i, 0, column]
             for p in range(1, parts.shape[1]):
                 t = parts[i, p]
                 gap = np.float64(z_of(real(s[MAX]), option)) - np.float64(
