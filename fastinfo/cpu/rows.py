@@ -236,22 +236,21 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
 def _read(problem: Problem, lo: int, hi: int) -> np.ndarray:
     """Return the states of the rows [lo, hi)."""
     state = np.empty((hi - lo, kernels.STATE))
-    _read_pieces(problem, lo, hi, 0, problem.logits.width, 0, 1, NOWHERE, state)
+    _reader(problem, lo, hi, 0, problem.logits.width, NOWHERE)(0, 1, state)
     return state
 
 
-def _read_pieces(
-    problem: Problem, lo: int, hi: int, begin: int, end: int, first: int, pieces: int,
-    elsewhere: np.ndarray, state: np.ndarray,
-) -> None:  # fmt: skip
-    """Write the states of pieces of the classes [begin, end) of the rows [lo, hi)."""
+def _reader(
+    problem: Problem, lo: int, hi: int, begin: int, end: int, elsewhere: np.ndarray
+) -> Callable[[int, int, np.ndarray], None]:
+    """Return read(first, pieces, state): states of pieces of the classes [begin, end) of rows."""
     read_states = kernels.states(*problem.variant, problem.statistics)
     memory, starts, width, y, y_starts = problem.stretch(lo, hi, begin, end)
-    read_states(
-        first, pieces, memory, starts, width, begin, y, y_starts, problem.class_weights,
+    given = (
+        memory, starts, width, begin, y, y_starts, problem.class_weights,
         problem.row_targets[lo:hi], elsewhere, problem.row_weights[lo:hi], problem.options.array,
-        state,
     )  # fmt: skip
+    return lambda first, pieces, state: read_states(first, pieces, *given, state)
 
 
 # --- by stretches --------------------------------------------------------------------------------
@@ -276,21 +275,15 @@ def _by_stretches(problem: Problem) -> np.ndarray:
     elsewhere = NOWHERE if problem.targets is None else problem.target_logits
     if problem.in_place:
         flat = parts.reshape(count * pieces, kernels.STATE)
-
-        def read_pieces(first: int, last: int) -> None:
-            _read_pieces(
-                problem, 0, count, 0, rows.width, first, pieces, elsewhere, flat[first:last]
-            )
-
-        run(read_pieces, len(flat), 1, len(flat))
+        read = _reader(problem, 0, count, 0, rows.width, elsewhere)
+        run(lambda first, last: read(first, pieces, flat[first:last]), len(flat), 1, len(flat))
     else:
         tasks = _stretches(rows)
 
         def read_tile(first: int, last: int) -> None:
             for lo, hi, begin, end in tasks[first:last]:
                 state = np.empty((hi - lo, kernels.STATE))
-                given = elsewhere[lo:hi]
-                _read_pieces(problem, lo, hi, begin, end, 0, 1, given, state)
+                _reader(problem, lo, hi, begin, end, elsewhere[lo:hi])(0, 1, state)
                 parts[lo:hi, begin // PIECE] = state
 
         run(read_tile, len(tasks), 1)
