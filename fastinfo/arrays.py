@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -18,8 +19,6 @@ from numpy.lib.stride_tricks import as_strided
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 CPU_DEVICES = (1, 3)  # DLPack: processor memory, and the same pinned for a GPU
-# Names of the commonest types: NumPy takes 3 us to make one.
-_NAMES = {np.dtype(name): name for name in ("float64", "float32", "float16", "int64", "int32")}
 # Columns of a tile copied at a time.
 TILE_COLUMNS = 2048
 
@@ -77,6 +76,18 @@ class Source:
         return widen(self.data, self.dtype)
 
 
+@cache
+def _name(dtype: np.dtype) -> str:
+    """Name of a type: NumPy takes 3 us to make one."""
+    return dtype.name
+
+
+@cache
+def _words_like(dtype: np.dtype) -> np.dtype:
+    """Return the type of 16-bit words in the byte order of another type."""
+    return np.dtype(np.uint16).newbyteorder(dtype.byteorder)
+
+
 # --- in ------------------------------------------------------------------------------------------
 
 
@@ -93,7 +104,7 @@ def read(name: str, x: Any) -> Source:
     else:
         data, kind = _from_sequence(name, x), "numpy"
         native = data.dtype
-    dtype = _NAMES.get(data.dtype) or data.dtype.name
+    dtype = _name(data.dtype)
     if dtype == "uint16":
         dtype = str(native).removeprefix("torch.")
     if dtype not in FLOATS and data.dtype.kind not in "biu":
@@ -104,7 +115,7 @@ def read(name: str, x: Any) -> Source:
             f"booleans), got dtype {native if native is not None else data.dtype}"
         )
     if dtype in ("float16", "bfloat16"):
-        data = data.view(np.dtype(np.uint16).newbyteorder(data.dtype.byteorder))
+        data = data.view(_words_like(data.dtype))
     return Source(name, data, dtype, kind, native)
 
 
@@ -359,8 +370,13 @@ class Rows:
 
     def pick(self, classes: np.ndarray) -> np.ndarray:
         """Return one value a row as float64, NaN where the class is below 0."""
-        index = np.maximum(classes, 0).reshape(*self.shape, 1)
-        picked = np.take_along_axis(self.data, index, axis=-1).ravel()
+        index = np.maximum(classes, 0)
+        if self.converted:
+            where = index.reshape(*self.shape, 1)
+            picked = np.take_along_axis(self.data, where, axis=-1).ravel()
+        else:
+            memory, starts = self.memory
+            picked = memory[starts + index * self.step]
         values = np.array(widen(picked, self.storage), np.float64)
         values[classes < 0] = np.nan
         return values
