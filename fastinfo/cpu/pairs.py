@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastinfo import formulas
+from fastinfo import arrays, formulas
 from fastinfo.arrays import Rows
 from fastinfo.catalogue import Measure, Tile
 from fastinfo.cpu import pair_kernels as kernels
@@ -208,7 +208,7 @@ def _product(job: Job) -> Callable[[int, np.ndarray], None]:
                 first, lo, road.factor, x_rows, y_rows, x_error * x_norms, y_norms,
                 slack * np.abs(x_rows) + floor, y_slacks, filled[lo:], empty, holes, *own.arguments,
                 *job.y.arguments, job.x.width, job.parameter, job.unit, job.same,
-                np.empty(kernels.FINISHED), band[first:last],
+                arrays.empty((kernels.FINISHED,), "float64"), band[first:last],
             )  # fmt: skip
 
         run(task, band.shape[0], TILE_ROWS, band.shape[0], _beside_blas())
@@ -287,7 +287,7 @@ def _tiles(job: Job) -> Callable[[int, np.ndarray], None]:
             loop(
                 lo + first, a, b, reference, a_rows, b_rows, a_bounds, b_bounds, factor,
                 *job.x.arguments, *job.y.arguments, job.x.width, job.parameter, job.unit,
-                job.symmetric, np.empty((2, kernels.COLUMNS)), band[first:last],
+                job.symmetric, arrays.empty((2, kernels.COLUMNS), "float64"), band[first:last],
             )  # fmt: skip
 
         run(task, band.shape[0], TILE_ROWS)
