@@ -304,3 +304,22 @@ def test_config_is_restored_by_with():
     fastinfo.config(check=False)
     with pytest.raises(IndexError):
         fastinfo.softmax_cross_entropy(np.zeros((1, 3)), [3])
+
+
+@pytest.mark.skipif(engine._processor is None, reason="only Linux tells where a thread runs")
+@pytest.mark.parametrize("cores", [1, 2])
+def test_other_threads_keep_off_the_callers_processor(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, moved = min(os.sched_getaffinity(0)), []
+    monkeypatch.setattr(engine, "_processor", lambda: here)
+    monkeypatch.setattr(
+        os, "sched_getaffinity", lambda _: {here, here + 1} if cores > 1 else {here}
+    )
+    monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cpus: moved.append((thread, cpus)))
+    helpers = engine.Helpers(1)
+    helpers.pool.submit(lambda: None).result()
+    helpers.make_way()
+    helpers.make_way()
+    assert moved == [(helpers.threads[0], {here + 1})] * (cores - 1)
+    helpers.pool.shutdown()

@@ -170,7 +170,7 @@ def _prepare(
             *given, written[lo:hi], rows[lo:hi], norms[lo:hi],
         )  # fmt: skip
 
-    run(task, side.count, PREPARE_ROWS, side.count, None if out is None else _beside_blas())
+    run(task, side.count, PREPARE_ROWS, side.count)
     return written, rows, norms
 
 
@@ -217,10 +217,10 @@ def _product(job: Job) -> Callable[[int, np.ndarray], None]:
 
 
 def _beside_blas() -> int:
-    """How many threads to use after a product.
+    """How many threads finish a product.
 
     BLAS keeps its threads spinning for 0.1 s, and a thread of ours gets half of such a core: of two
-    threads the second is a loss (a band of 1024 x 4096 pairs takes 2.7 ms, the caller alone 1.8).
+    threads the second is no gain here, where memory is the limit.
     """
     threads = get_num_threads()
     return threads if threads > 2 else 1
