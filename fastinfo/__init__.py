@@ -18,6 +18,11 @@ _MODULES = {
         "softmax_cross_entropy",
         "softmax_statistics",
     ),
+    "fastinfo.softmaxes": (
+        "softmax_entropy",
+        "softmax_js_divergence",
+        "softmax_kl_divergence",
+    ),
     "fastinfo.information": (
         "cross_entropy",
         "entropy",

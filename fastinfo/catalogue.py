@@ -167,3 +167,24 @@ def measures() -> tuple[Measure, ...]:
     ['js_distance', 'total_variation', 'hellinger_distance']
     """
     return tuple(MEASURES.values())
+
+
+@dataclass(frozen=True)
+class LogitDivergence:
+    """A divergence of two distributions given by logits, weight · first + (1 - weight) · second.
+
+    `terms` are right near 0; `far_terms`, quicker, elsewhere; without these the first reading gives
+    the value. `slope` is the derivative by the logits of q.
+    """
+
+    terms: Callable
+    far_terms: Callable | None
+    slope: Callable
+
+
+LOGIT_DIVERGENCES = MappingProxyType(
+    {
+        "kl": LogitDivergence(formulas.kl_of_logits, None, formulas.kl_slope),
+        "js": LogitDivergence(formulas.js_of_logits, formulas.js_of_far_logits, formulas.js_slope),
+    }
+)

@@ -42,6 +42,16 @@ def lower(total, e, a, c, gap, inverse_temperature):
     return total * shrink, (e - total * gap) * shrink, a - c * gap
 
 
+def rebase(total, e, c, gap, inverse_temperature):
+    """e and c of a row relative to another, measured from a maximum of that which is `gap` higher.
+
+    e = Σ w ((z_k - m) - (y_k - n)), c = Σ exp((y_k - n) / T) for the other's logits y, maximum n.
+    """
+    if gap == inf:
+        return e, 0.0
+    return e + total * gap, c * exp(-gap * inverse_temperature)
+
+
 def merge(m, r, e, a, c, m2, r2, e2, a2, c2, gap, inverse_temperature):
     """State of two pieces of a row together; `gap` is z(m) - z(m2)."""
     if m2 == -inf:
@@ -88,6 +98,57 @@ def target_gradient(r, w, is_maximum, target_weight, c_target, c, z_term):
     """
     others = r if is_maximum else 1.0 + r - w
     return ((c + z_term) * w - target_weight * others) / (1.0 + r) - c_target
+
+
+# --- two distributions given by logits -----------------------------------------------------------
+# Terms of two sums, from p, q, d = p - q and t = log(p / q), each with its own digits; slopes are
+# derivatives of the divergence by the logits of q.
+
+
+def kl_of_logits(p, q, d, t, weight):
+    """p log(p / q) - p + q of KL(P | Q), by q ((1 + u) log(1 + u) - u) with u = d / q near 0."""
+    near = q * entropy_gap(d / q)
+    return where(p == 0.0, q, where(abs(t) < 0.5, near, p * t - d)), 0.0 * q
+
+
+def no_terms(p, q, d, t, weight):
+    """Nothing but p and q, whose sums tell how far they are from 1."""
+    return 0.0 * p, 0.0 * q
+
+
+def kl_slope(p, q, d, t, weight, of_q):
+    """q - p, with all digits where they are nearly equal."""
+    return -d
+
+
+def js_of_logits(p, q, d, t, weight):
+    """p log(p / m) - p + m and q log(q / m) - q + m, m = weight p + (1 - weight) q."""
+    m = q + weight * d
+    empty = m == 0.0
+    of_p = m * entropy_gap((1.0 - weight) * d / m)
+    of_q = m * entropy_gap(above(-weight * d / m))
+    return where(empty, 0.0, of_p), where(empty, 0.0, of_q)
+
+
+def js_of_far_logits(p, q, d, t, weight):
+    """p log(p / m) and q log(q / m)."""
+    m = weight * p + (1.0 - weight) * q
+    of_p = p * (log_in_units(p / m) * log_unit)
+    of_q = q * (log_in_units(q / m) * log_unit)
+    return where(p == 0.0, 0.0, of_p), where(q == 0.0, 0.0, of_q)
+
+
+def js_slope(p, q, d, t, weight, of_q):
+    """(1 - weight) q (log(q / m) - KL(Q | M))."""
+    m = q + weight * d
+    u = above(-weight * d / m)
+    near, far = m * (entropy_gap(u) + u), q * (log_in_units(q / m) * log_unit)
+    return where(q == 0.0, 0.0, (1.0 - weight) * (where(abs(u) < 0.5, near, far) - q * of_q))
+
+
+def above(u):
+    """Return u, at least -1: a quotient of rounded numbers may be less."""
+    return where(u < -1.0, -1.0, u)
 
 
 # --- terms of bins -------------------------------------------------------------------------------
@@ -216,6 +277,9 @@ def hellinger_row(p, f_mean, g_mean):
 def log_in_units(x):
     """log x in the unit in which an arithmetic has it soonest, finite at 0 (there times 0)."""
     return log(x) if x > 0.0 else 0.0
+
+
+log_unit = 1.0
 
 
 def entropy_gap(u):

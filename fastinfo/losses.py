@@ -9,6 +9,13 @@ import numpy as np
 from fastinfo import checks
 from fastinfo.arrays import Rows, Source, as_result, empty, give, output, read, same_device
 from fastinfo.dispatch import home
+from fastinfo.reductions import (
+    classes_last,
+    gradient_buffer,
+    reduce,
+    row_weights,
+    with_gradient,
+)
 
 
 class SoftmaxStatistics(NamedTuple):
@@ -120,10 +127,7 @@ def softmax_cross_entropy(
         logits, targets, axis, class_weight, sample_weight, ignore_index, label_smoothing, z_loss,
         temperature, softcap, reduction, return_grad, out,
     )  # fmt: skip
-    loss = give(as_result(_reduce(result, shape, reduction, total), x.result), x)
-    if grad is None:
-        return loss
-    return loss, (give(grad, x, x.storage) if out is None else out)
+    return with_gradient(result, shape, reduction, total, x, grad, x, out)
 
 
 def _cross_entropy(
@@ -151,7 +155,7 @@ def _cross_entropy(
         else checks.targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
     )
     weight = checks.weights_of("class_weight", class_weight, (rows.width,), "class")
-    active, total = _row_weights(sample_weight, rows, classes, weight, reduction)
+    active, total = row_weights(sample_weight, rows, classes, weight, reduction)
     module = home("rows", x.device)
     problem = module.Problem(
         rows,
@@ -170,56 +174,9 @@ def _cross_entropy(
     )
     given = {"class_weight": class_weight, "sample_weight": sample_weight}
     others = [read(name, value) for name, value in given.items() if value is not None]
-    grad = _gradient_buffer(return_grad, out, x, [x, y, *others])
-    result = module.losses(problem, None if grad is None else _classes_last(grad, axis))
+    grad = gradient_buffer(return_grad, out, x, [x, y, *others])
+    result = module.losses(problem, None if grad is None else classes_last(grad, axis))
     return result, rows.shape, total, grad, x
-
-
-def _row_weights(
-    sample_weight: Any,
-    rows: Rows,
-    classes: np.ndarray | None,
-    class_weight: np.ndarray | None,
-    reduction: str,
-) -> tuple[np.ndarray, float]:
-    """Weight of each row in the reduced loss, 0 for ignored ones, and what a mean divides by."""
-    given = checks.weights_of("sample_weight", sample_weight, rows.shape, "row")
-    weights = np.ones(rows.count) if given is None else given.ravel()
-    if classes is not None and (classes < 0).any():
-        weights = np.where(classes >= 0, weights, 0.0)
-    if reduction != "mean":
-        return weights, 1.0
-    counted = weights
-    if classes is not None and class_weight is not None:
-        counted = weights * class_weight[classes]
-    total = float(np.sum(counted))
-    shares = weights / total if total else np.where(weights > 0.0, np.nan, 0.0)
-    return shares, total
-
-
-def _reduce(values: np.ndarray, shape: tuple[int, ...], reduction: str, total: float) -> np.ndarray:
-    """Rows in their shape, or their sum, which is already divided for a mean; NaN over nothing."""
-    if reduction == "none":
-        return values.reshape(shape)
-    return np.asarray(np.sum(values) if total else np.nan)
-
-
-def _classes_last(x: np.ndarray, axis: int) -> np.ndarray:
-    return x if axis == x.ndim - 1 else np.moveaxis(x, axis, -1)
-
-
-def _gradient_buffer(
-    return_grad: bool, out: Any, x: Source, inputs: list[Source]
-) -> np.ndarray | None:
-    if not return_grad:
-        if out is not None:
-            raise ValueError(
-                "out must be left out unless return_grad=True: it is the gradient's buffer"
-            )
-        return None
-    if out is None:
-        return empty(x.shape, x.storage)
-    return output("out", out, x.shape, x.storage, inputs, alias=x)
 
 
 def perplexity(
@@ -269,7 +226,7 @@ def perplexity(
         "mean", False, None,
     )  # fmt: skip
     with np.errstate(over="ignore"):
-        value = np.exp(_reduce(losses, shape, "mean", total))
+        value = np.exp(reduce(losses, shape, "mean", total))
     return give(as_result(value, x.result), x)
 
 
@@ -504,5 +461,5 @@ def _write(function: str, x: Any, axis: int, temperature: float, out: Any) -> An
         target = empty(source.shape, source.result)
     else:
         target = output("out", out, source.shape, source.result, [source], alias=None)
-    getattr(module, function)(problem, _classes_last(target, axis))
+    getattr(module, function)(problem, classes_last(target, axis))
     return give(target, source) if out is None else out

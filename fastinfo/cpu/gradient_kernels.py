@@ -1,7 +1,8 @@
 """The second reading of rows of logits: gradients, and whatever is a vector a class.
 
 The gradient of a row is scale * exp(z - reference) - share * c_k, which is its softmax as well; the
-target's own entry comes apart, since p - 1 would lose its digits.
+target's own entry comes apart, since p - 1 would lose its digits. Of an entropy it is
+(scale + share * (z - reference)) * exp(z - reference).
 """
 
 from functools import cache
@@ -13,7 +14,7 @@ from fastinfo.arrays import words
 from fastinfo.cpu import row_kernels as rows
 from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import fence, part, prefetch, row_of, store, stream
-from fastinfo.cpu.simd import apart, with_lane
+from fastinfo.cpu.simd import apart, where, with_lane
 from fastinfo.engine import EXACT, formula, helper, kernel
 
 # Coefficients of a row's gradient.
@@ -59,8 +60,8 @@ def _emit(storage, softcap, weights, soft, into):
     real, exp2, lanes = arithmetic.real, arithmetic.exp2, arithmetic.lanes
     read, z_of = vmath.reader(storage, arithmetic, -np.inf), rows.shape(arithmetic, softcap)
     narrow, weight = vmath.narrower(into), rows.weight_of_class(weights, arithmetic, soft)
-    linear = weights != "none"
-    item = np.dtype(words(into)).itemsize
+    linear, entropy = weights not in rows.UNWEIGHTED, weights == "entropy"
+    item, zero = np.dtype(words(into)).itemsize, real(0)
     ahead = rows.PREFETCH // np.dtype(words(storage)).itemsize
 
     @helper(EXACT, inline=False)
@@ -79,7 +80,11 @@ def _emit(storage, softcap, weights, soft, into):
             for k in range(0, b.size, lanes):
                 prefetch(b, k + ahead)
                 z, slope = z_of(read(b, k), cap, inner)
-                g = exp2((z - ref) * scale) * factor
+                d = z - ref
+                e = exp2(d * scale)
+                g = e * factor
+                if entropy:
+                    g = where(e > zero, e * (d * share + factor), g)
                 if linear:
                     g -= weight(by, bw, k, alpha, beta) * share
                 if softcap:

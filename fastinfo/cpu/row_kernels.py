@@ -6,7 +6,9 @@ second reading, for gradients, in `gradient_kernels.py`.
 
 Kernels take flat memory and the offset of each row in it, so that any strides between rows do.
 `weights` is "none" where the targets are integers and all other classes count nothing; else the
-weight c_k of a class comes from alpha, beta, class weights w and soft targets y.
+weight c_k of a class comes from alpha, beta, class weights w and soft targets y. It is "relative"
+where y are the logits of another distribution: Σ w (z - m) is then taken of the difference to
+those, and c is their own sum.
 """
 
 from functools import cache
@@ -51,7 +53,7 @@ MAX_RISE, MAX_RISE_OF_ENTROPY = 32.0, 8.0
 MIN_REST = 0.0625
 
 # Columns of a row's state.
-MAX, REST, ENTROPY, LINEAR, WEIGHT, ARGMAX, RANK, TARGET_LOGIT, STATE = range(9)
+MAX, REST, ENTROPY, LINEAR, WEIGHT, ARGMAX, RANK, TARGET_LOGIT, OTHER_MAX, STATE = range(10)
 # Entries of the array of options.
 ALPHA, BETA, LOG2_SCALE, INVERSE_TEMPERATURE, CAP, INNER, SLOPE, Z_LOSS, OPTIONS = range(9)
 # Figures of a row.
@@ -60,12 +62,27 @@ ALPHA, BETA, LOG2_SCALE, INVERSE_TEMPERATURE, CAP, INNER, SLOPE, Z_LOSS, OPTIONS
     RAW_MAXIMUM, FIGURES,
 ) = range(9)  # fmt: skip
 
-_lower, _merge = formula(formulas.lower), formula(formulas.merge)
+# Figures of a row beside another.
+P_MAX, P_LOG_SUM, Q_MAX, Q_LOG_SUM, DIVERGENCE, MAGNITUDE, RELATIVE_FIGURES = range(7)
+
+_lower, _merge, _rebase = (
+    formula(formulas.lower), formula(formulas.merge), formula(formulas.rebase),
+)  # fmt: skip
 _log_sum = formula(formulas.log_sum)
 _loss, _softmax_entropy = (
     formula(formulas.softmax_cross_entropy),
     formula(formulas.softmax_entropy),
 )
+
+
+# Ways in which no class has a weight of its own.
+UNWEIGHTED = ("none", "relative", "entropy")
+
+
+def arithmetic_of(storage, weights, soft):
+    """Arithmetic of rows, or of rows relative to others of another type."""
+    wide = weights == "relative" and soft == "float64"
+    return vmath.double if wide else vmath.STORAGE[storage][0]
 
 
 @cache
@@ -75,7 +92,7 @@ def weight_of_class(weights, arithmetic, soft):
     y_from = vmath.reader(soft, arithmetic, 0.0)
     w_from = vmath.reader("float64", arithmetic, 0.0)
     ways = {
-        "none": lambda y, w, k, alpha, beta: filled(0.0),
+        **dict.fromkeys(UNWEIGHTED, lambda y, w, k, alpha, beta: filled(0.0)),
         "uniform": lambda y, w, k, alpha, beta: filled(beta),
         "shared": lambda y, w, k, alpha, beta: w_from(w, k) * beta,
         "rows": lambda y, w, k, alpha, beta: y_from(y, k) * alpha + beta,
@@ -106,41 +123,59 @@ def shape(arithmetic, softcap):
 @cache
 def _sums(storage, softcap, weights, soft, statistics):
     """Maximum of a block of logits, and its sums measured from `ref`."""
-    arithmetic = vmath.STORAGE[storage][0]
+    arithmetic = arithmetic_of(storage, weights, soft)
     real, exp2, lanes, filled = (
         arithmetic.real, arithmetic.exp2, arithmetic.lanes, arithmetic.filled,
     )  # fmt: skip
-    linear, z_of = weights != "none", shape(arithmetic, softcap)
-    read = vmath.pair_reader(storage, arithmetic, -np.inf, in_order=linear)
+    relative, entropy = weights == "relative", weights == "entropy"
+    z_of = shape(arithmetic, softcap)
+    linear = weights not in UNWEIGHTED
+    read = vmath.pair_reader(storage, arithmetic, -np.inf, in_order=linear or relative)
+    read_other = vmath.reader(soft, arithmetic, -np.inf)
     weight = weight_of_class(weights, arithmetic, soft)
     zero, one, lowest = real(0), real(1), real(-np.inf)
     item = np.dtype(words(storage)).itemsize
     ahead, to_line = PREFETCH // item, LINE // item
+    other_item = np.dtype(words(soft)).itemsize
+    other_ahead, to_other_line = PREFETCH // other_item, LINE // other_item
 
     @helper(EXACT)
-    def terms(v, inside, y, w, k, ref, above, from_target, alpha, beta, scale, cap, inner):
+    def terms(
+        v, inside, y, w, k, ref, other_ref, above, from_target, alpha, beta, scale, cap, inner
+    ):
         """What a vector of logits adds to each lane's maximum and sums; its y and w are at k."""
         e_term, higher, a_term, c = filled(zero), filled(zero), filled(zero), filled(zero)
+        other = filled(lowest)
         d = z_of(v, cap, inner)[0] - ref
         e = exp2(d * scale)
-        if statistics:
+        if relative:
+            other = read_other(y, k)
+            from_other = other - other_ref
+            c = exp2(from_other * scale)
+            e_term = where(e > zero, e * (d - from_other), zero)
+        if statistics or entropy:
             e_term = where(e > zero, e * d, zero)
+        if statistics:
             higher = where(((v > above) | (v >= from_target)) & inside, one, zero)
         if linear:
             c = where(inside, weight(y, w, k, alpha, beta), zero)
             a_term = where(c == zero, zero, c * d)
-        return v, e, e_term, higher, a_term, c
+        return v, e, e_term, higher, a_term, c, other
 
     @helper(EXACT)
     def both(s, t):
         return (
             maximum(t[0], s[0]), s[1] + t[1], s[2] + t[2], s[3] + t[3], s[4] + t[4], s[5] + t[5],
+            maximum(t[6], s[6]),
         )  # fmt: skip
 
     @helper(EXACT)
     def pair(x, y, w, k, *given):
         for line in range(0, 2 * lanes, to_line):
             prefetch(x, k + ahead + line)
+        if relative:
+            for line in range(0, 2 * lanes, to_other_line):
+                prefetch(y, k + other_ahead + line)
         (low, high), (in_low, in_high) = read(x, k)
         return both(
             terms(low, in_low, y, w, k, *given), terms(high, in_high, y, w, k + lanes, *given)
@@ -149,27 +184,29 @@ def _sums(storage, softcap, weights, soft, statistics):
     # Inlined into a larger function, LLVM would fetch the polynomial's coefficients from memory
     # again for every vector: a tenth of the speed of reading.
     @helper(EXACT, inline=False)
-    def sums(x, y, w, ref, above, from_target, option):
+    def sums(x, y, w, ref, other_ref, above, from_target, option):
         apart()
         given = (
-            ref, above, from_target, real(option[ALPHA]), real(option[BETA]),
+            ref, other_ref, above, from_target, real(option[ALPHA]), real(option[BETA]),
             real(option[LOG2_SCALE]), real(option[CAP]), real(option[INNER]),
         )  # fmt: skip
-        none = filled(zero)
-        state = (filled(lowest), none, none, none, none, none)
+        none, nowhere = filled(zero), filled(lowest)
+        state = (nowhere, none, none, none, none, none, nowhere)
         for k in range(0, x.size, 4 * lanes):
             low = pair(x, y, w, k, *given)
             state = both(state, both(low, pair(x, y, w, k + 2 * lanes, *given)))
-        top, total, e, higher, a, c = state
-        return highest_of(top), sum_of(total), sum_of(e), sum_of(a), sum_of(c), sum_of(higher)
+        top, total, e, higher, a, c, other = state
+        return (
+            highest_of(top), sum_of(total), sum_of(e), sum_of(a), sum_of(c), sum_of(higher),
+            highest_of(other),
+        )  # fmt: skip
 
     return sums
 
 
 @cache
-def _rest(storage, softcap):
+def _rest(storage, softcap, arithmetic):
     """Σ w and Σ w (z - m) over a block without one of the logits equal to its maximum."""
-    arithmetic = vmath.STORAGE[storage][0]
     real, exp2, lanes, filled = (
         arithmetic.real, arithmetic.exp2, arithmetic.lanes, arithmetic.filled,
     )  # fmt: skip
@@ -193,9 +230,8 @@ def _rest(storage, softcap):
 
 
 @cache
-def _z_as_read(storage, softcap):
+def _z_as_read(softcap, arithmetic):
     """Z of one logit, by the arithmetic that reads whole rows, to the last bit."""
-    arithmetic = vmath.STORAGE[storage][0]
     real, filled, z_of_lanes = arithmetic.real, arithmetic.filled, shape(arithmetic, softcap)
 
     @helper(EXACT)
@@ -206,9 +242,8 @@ def _z_as_read(storage, softcap):
 
 
 @cache
-def _searches(storage):
+def _searches(storage, arithmetic):
     """Highest of the first logits, position of a value, and how many equal a value."""
-    arithmetic = vmath.STORAGE[storage][0]
     lanes, filled = arithmetic.lanes, arithmetic.filled
     read = vmath.reader(storage, arithmetic, -np.inf)
 
@@ -245,32 +280,39 @@ def _searches(storage):
 @cache
 def piece_reader(storage, softcap, weights, soft, statistics):
     """Read a piece of a row that begins at class `base` into its state."""
-    arithmetic, load, _ = vmath.STORAGE[storage]
-    real = arithmetic.real
+    arithmetic, relative = arithmetic_of(storage, weights, soft), weights == "relative"
+    load, real = vmath.STORAGE[storage][1], arithmetic.real
     measure = _sums(storage, softcap, weights, soft, statistics)
-    rest_of, z_of = _rest(storage, softcap), _z_as_read(storage, softcap)
-    highest, find, count_equal = _searches(storage)
+    rest_of, z_of = _rest(storage, softcap, arithmetic), _z_as_read(softcap, arithmetic)
+    highest, find, count_equal = _searches(storage, arithmetic)
+    highest_other = _searches(soft, arithmetic)[0]
     lowest, zero, nothing = real(-np.inf), real(0), real(np.nan)
     # Weighted sums of z - ref would cancel if measured from anything but the maximum.
-    max_rise = 0.0 if weights != "none" else MAX_RISE_OF_ENTROPY if statistics else MAX_RISE
+    of_entropy = statistics or weights in ("relative", "entropy")
+    wide = MAX_RISE_OF_ENTROPY if of_entropy else MAX_RISE
+    max_rise = wide if weights in UNWEIGHTED else 0.0
 
     @helper(EXACT)
     def read_piece(x, y, w, base, target, elsewhere, option, state):
         inverse_t, scale = option[INVERSE_TEMPERATURE], option[LOG2_SCALE]
         target -= base
-        target_logit = load(x[target]) if 0 <= target < x.size else real(elsewhere)
+        target_logit = real(load(x[target])) if 0 <= target < x.size else real(elsewhere)
         m, start, ref, lo, block_of_max = lowest, lowest, zero, 0, 0
+        other_max, other_start, other_ref = lowest, lowest, zero
         # Σ w and Σ w (z - ref) of all blocks but the one of the maximum, and of that one
         others, e, of_max, e_of_max, a, c, rank = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         while lo < x.size:
             hi = lo + BLOCK if lo + BLOCK < x.size else x.size
-            b = part(x, lo, hi)
+            b, by = part(x, lo, hi), part(y, lo, hi)
             if not start > lowest:
                 start = highest(b)
                 ref = z_of(start if start > lowest else zero, option)
+            if relative and not other_start > lowest:
+                other_start = highest_other(by)
+                other_ref = other_start if other_start > lowest else zero
             from_target = target_logit if statistics and hi <= target else nothing
-            top, total, eb, ab, cb, higher = measure(
-                b, part(y, lo, hi), part(w, base + lo, base + hi), ref, target_logit, from_target,
+            top, total, eb, ab, cb, higher, other_top = measure(
+                b, by, part(w, base + lo, base + hi), ref, other_ref, target_logit, from_target,
                 option,
             )  # fmt: skip
             if top > start:
@@ -281,14 +323,27 @@ def piece_reader(storage, softcap, weights, soft, statistics):
                         of_max, e_of_max, _ = _lower(of_max, e_of_max, 0.0, 0.0, rise, inverse_t)
                     start, ref = top, z_of(top, option)
                     continue
+            if relative and other_top > other_start:
+                rise = np.float64(other_top) - np.float64(other_ref)
+                if rise * scale > max_rise or not other_start > lowest:
+                    if other_start > lowest:
+                        e, c = _rebase(others, e, c, rise, inverse_t)
+                        e_of_max, _ = _rebase(of_max, e_of_max, 0.0, rise, inverse_t)
+                    other_start, other_ref = other_top, other_top
+                    continue
             if statistics and lo < target < hi:
                 rank += count_equal(part(x, lo, target), target_logit)
             rank, a, c, lo = rank + higher, a + ab, c + cb, hi
+            if other_top > other_max:
+                other_max = other_top
             if top > m:
                 others, e = others + of_max, e + e_of_max
                 m, of_max, e_of_max, block_of_max = top, total, eb, hi - b.size
             else:
                 others, e = others + total, e + eb
+        if relative and other_max > lowest:
+            rise = np.float64(other_max) - np.float64(other_ref)
+            e, c = _rebase(others + of_max, e, c, rise, inverse_t)
         b = part(x, block_of_max, x.size)
         b = part(b, 0, BLOCK if BLOCK < b.size else b.size)
         rest = others + of_max - 1.0
@@ -302,7 +357,7 @@ def piece_reader(storage, softcap, weights, soft, statistics):
             else:
                 others, e, _ = _lower(others, e, 0.0, 0.0, rise, inverse_t)
                 rest, eb = rest_of(b, m, z, option)
-                rest, e = others + rest, e + eb
+                rest, e = others + rest, all_e if relative else e + eb
         position = -1
         if rest != rest:
             position = find(x, nothing)
@@ -313,6 +368,7 @@ def piece_reader(storage, softcap, weights, soft, statistics):
         state[MAX], state[REST], state[ENTROPY] = np.float64(m), rest, e
         state[LINEAR], state[WEIGHT], state[RANK] = a, c, rank
         state[ARGMAX], state[TARGET_LOGIT] = base + position, np.float64(target_logit)
+        state[OTHER_MAX] = np.float64(other_max)
 
     return read_piece
 
@@ -456,15 +512,45 @@ def summaries(softcap):
 
 
 @cache
-def merges(softcap, storage):
+def relative_summaries():
+    """Kernel: what the states of rows relative to others say of both."""
+
+    @kernel()
+    def summarise_pairs(state, inverse_t, figures):
+        for i in range(state.shape[0]):
+            m, rest, other, total = (
+                state[i, MAX], state[i, REST], state[i, OTHER_MAX], state[i, WEIGHT],
+            )  # fmt: skip
+            log_sum, other_log_sum = _log_sum(m, rest), _log_sum(other, total - 1.0)
+            entropy = _softmax_entropy(rest, state[i, ENTROPY], inverse_t)
+            figures[P_MAX, i], figures[P_LOG_SUM, i] = m, log_sum
+            figures[Q_MAX, i], figures[Q_LOG_SUM, i] = other, other_log_sum
+            figures[DIVERGENCE, i] = other_log_sum - entropy + 0.0 * log_sum
+            figures[MAGNITUDE, i] = abs(entropy - log_sum)
+
+    return summarise_pairs
+
+
+@cache
+def merges(softcap, storage, weights, soft):
     """Kernel: put the states of the pieces of rows together, in order.
 
     A NaN stays, and where it was first.
     """
-    z_of = _z_as_read(storage, softcap)
-    real = vmath.STORAGE[storage][0].real
+    arithmetic, relative = arithmetic_of(storage, weights, soft), weights == "relative"
+    z_of, real = _z_as_read(softcap, arithmetic), arithmetic.real
 
-    @kernel(storage, softcap)
+    @helper(EXACT)
+    def to_one_base(s, t, inverse_t):
+        """Measure both states from the higher maximum of the other row."""
+        rise = t[OTHER_MAX] - s[OTHER_MAX]
+        if rise > 0.0:
+            s[ENTROPY], s[WEIGHT] = _rebase(1.0 + s[REST], s[ENTROPY], s[WEIGHT], rise, inverse_t)
+            s[OTHER_MAX] = t[OTHER_MAX]
+        elif rise < 0.0:
+            t[ENTROPY], t[WEIGHT] = _rebase(1.0 + t[REST], t[ENTROPY], t[WEIGHT], -rise, inverse_t)
+
+    @kernel(softcap, storage, relative, real.__name__)
     def merge_pieces(parts, option, state):
         for i in range(state.shape[0]):
             s = row_of(state, i)
@@ -472,6 +558,8 @@ def merges(softcap, storage):
                 s[column] = parts[i, 0, column]
             for p in range(1, parts.shape[1]):
                 t = parts[i, p]
+                if relative:
+                    to_one_base(s, t, option[INVERSE_TEMPERATURE])
                 gap = np.float64(z_of(real(s[MAX]), option)) - np.float64(
                     z_of(real(t[MAX]), option)
                 )

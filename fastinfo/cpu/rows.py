@@ -72,10 +72,13 @@ class Problem:
     class_weight: np.ndarray | None = None
     active: np.ndarray | None = None
     statistics: bool = False
+    way: str = ""
 
     @lazy
     def weights(self) -> str:
-        """How the classes are weighed, one of the kernels' five ways."""
+        """How the classes are weighed, one of the kernels' ways; soft are logits if "relative"."""
+        if self.way:
+            return self.way
         if self.soft is not None:
             return "rows" if self.class_weight is None else "weighted_rows"
         if self.options.beta == 0.0:
@@ -152,7 +155,7 @@ def losses(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
     if problem.by_rows:
         _fused(problem, target, result)
         return result
-    state = _by_stretches(problem)
+    state = states_by_stretches(problem)
     rest = (problem.row_targets, problem.row_weights, problem.class_weights, problem.options.array)
     kernels.finishes(problem.capped)(state, *rest, result)
     if target is not None:
@@ -172,10 +175,36 @@ def statistics(problem: Problem) -> np.ndarray:
 
     if problem.by_rows:
         rows = problem.logits
-        run(lambda lo, hi: keep(lo, hi, _read(problem, lo, hi)), rows.count, *problem.steps())
+        run(lambda lo, hi: keep(lo, hi, states(problem, lo, hi)), rows.count, *problem.steps())
     else:
-        keep(0, problem.logits.count, _by_stretches(problem))
+        keep(0, problem.logits.count, states_by_stretches(problem))
     return figures
+
+
+def entropies(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
+    """Return the weighted entropy of each row; with `out`, write the gradients there."""
+    rows, options, active = problem.logits, problem.options.array, problem.row_weights
+    values = np.empty(rows.count)
+    summarise = kernels.summaries(problem.capped)
+    target = None if out is None else Rows.along(out, *[rows.storage] * 2)
+
+    def task(lo: int, hi: int) -> None:
+        state = states(problem, lo, hi) if problem.by_rows else states_by_stretches(problem)
+        figures = np.empty((kernels.FIGURES, hi - lo))
+        summarise(state, problem.row_targets[lo:hi], options, figures)
+        entropy = figures[kernels.ENTROPY_OF_ROW]
+        values[lo:hi] = np.where(active[lo:hi] != 0.0, entropy, 0.0) * active[lo:hi]
+        if target is not None:
+            coefficients = np.zeros((hi - lo, gradient_kernels.COEFFICIENTS))
+            inverse, log_sum = options[kernels.INVERSE_TEMPERATURE], figures[kernels.LOG_SUM]
+            factor = -active[lo:hi] * inverse * np.exp(-log_sum)
+            coefficients[:, gradient_kernels.REFERENCE] = figures[kernels.RAW_MAXIMUM]
+            coefficients[:, gradient_kernels.SCALE] = factor * (entropy - log_sum)
+            coefficients[:, gradient_kernels.SHARE] = factor * inverse
+            _emit(problem, coefficients, target, lo)
+
+    run(task, rows.count, max(1, TILE // rows.width) if problem.by_rows else max(1, rows.count))
+    return values
 
 
 def softmax(problem: Problem, out: np.ndarray) -> None:
@@ -200,7 +229,7 @@ def log_softmax(problem: Problem, out: np.ndarray) -> None:
         logits, offsets, width, *_ = problem.stretch(lo, hi, begin, end)
         write(logits, offsets, width, inverse, reference[lo:hi], log_sum[lo:hi], memory, starts)
 
-    _write(problem.logits, _result(out), task)
+    _write(problem.logits, _result(out), task, 0, problem.logits.count)
 
 
 # --- by rows -------------------------------------------------------------------------------------
@@ -233,7 +262,7 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
     run(task, problem.logits.count, *problem.steps(target))
 
 
-def _read(problem: Problem, lo: int, hi: int) -> np.ndarray:
+def states(problem: Problem, lo: int, hi: int) -> np.ndarray:
     """Return the states of the rows [lo, hi)."""
     state = np.empty((hi - lo, kernels.STATE))
     _reader(problem, lo, hi, 0, problem.logits.width, NOWHERE)(0, 1, state)
@@ -256,17 +285,17 @@ def _reader(
 # --- by stretches --------------------------------------------------------------------------------
 
 
-def _stretches(rows: Rows) -> list[tuple[int, int, int, int]]:
-    """Cut rows into tasks (lo, hi, begin, end); pieces of a row end where the kernels' do."""
-    group = max(1, TILE // min(rows.width, PIECE))
+def stretches(width: int, lo: int, hi: int) -> list[tuple[int, int, int, int]]:
+    """Cut rows [lo, hi) into tasks (lo, hi, begin, end); pieces end where the kernels' do."""
+    group = max(1, TILE // min(width, PIECE))
     return [
-        (lo, min(lo + group, rows.count), begin, min(begin + PIECE, rows.width))
-        for lo in range(0, rows.count, group)
-        for begin in range(0, rows.width, PIECE)
+        (first, min(first + group, hi), begin, min(begin + PIECE, width))
+        for first in range(lo, hi, group)
+        for begin in range(0, width, PIECE)
     ]
 
 
-def _by_stretches(problem: Problem) -> np.ndarray:
+def states_by_stretches(problem: Problem) -> np.ndarray:
     """Return the states of all rows, read piece by piece and merged in order."""
     rows = problem.logits
     count, pieces = rows.count, -(-rows.width // PIECE)
@@ -278,7 +307,7 @@ def _by_stretches(problem: Problem) -> np.ndarray:
         read = _reader(problem, 0, count, 0, rows.width, elsewhere)
         run(lambda first, last: read(first, pieces, flat[first:last]), len(flat), 1, len(flat))
     else:
-        tasks = _stretches(rows)
+        tasks = stretches(rows.width, 0, rows.count)
 
         def read_tile(first: int, last: int) -> None:
             for lo, hi, begin, end in tasks[first:last]:
@@ -288,12 +317,15 @@ def _by_stretches(problem: Problem) -> np.ndarray:
 
         run(read_tile, len(tasks), 1)
     state = np.empty((count, kernels.STATE))
-    kernels.merges(problem.capped, rows.storage)(parts, problem.options.array, state)
+    merge = kernels.merges(problem.capped, rows.storage, problem.weights, problem.variant[-1])
+    merge(parts, problem.options.array, state)
     return state
 
 
-def _emit(problem: Problem, coefficients: np.ndarray, target: Rows) -> None:
+def _emit(problem: Problem, coefficients: np.ndarray, target: Rows, first: int = 0) -> None:
+    """Write the gradients of the rows from `first` on."""
     write_rows = gradient_kernels.gradients(*problem.variant, target.storage)
+    streamed = target.data.nbytes >= STREAM_BYTES and not target.copied
 
     def task(
         lo: int, hi: int, begin: int, end: int, memory: np.ndarray, starts: np.ndarray
@@ -302,19 +334,19 @@ def _emit(problem: Problem, coefficients: np.ndarray, target: Rows) -> None:
         write_rows(
             logits, offsets, width, begin, y, y_starts, problem.class_weights,
             problem.row_targets[lo:hi], problem.row_weights[lo:hi], problem.options.array,
-            coefficients[lo:hi], memory, starts, False,
+            coefficients[lo - first : hi - first], memory, starts, streamed,
         )  # fmt: skip
 
-    _write(problem.logits, target, task)
+    _write(problem.logits, target, task, first, first + len(coefficients))
 
 
 def _result(out: np.ndarray) -> Rows:
     return Rows.along(out, out.dtype.name, out.dtype.name)
 
 
-def _write(rows: Rows, target: Rows, task: Callable[..., None]) -> None:
+def _write(rows: Rows, target: Rows, task: Callable[..., None], lo: int, hi: int) -> None:
     """Call `task` for every stretch with memory to write to, and put tiles in their places."""
-    tasks = _stretches(rows)
+    tasks = stretches(rows.width, lo, hi)
 
     def write(first: int, last: int) -> None:
         for lo, hi, begin, end in tasks[first:last]:

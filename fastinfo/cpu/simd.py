@@ -157,6 +157,18 @@ def _negate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.fneg(args[0]) if sig.args[0].is_float else builder.neg(args[0])
 
 
+@infer_global(abs)
+class _Magnitude(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        return signature(args[0], *args) if isinstance(args[0], Vector) else None
+
+
+@lower_builtin(abs, Vector)
+def _magnitude(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    (x,) = args
+    return call(builder, f"fabs.{name_of(x.type)}", x.type, [x])
+
+
 def name_of(llvm: Any) -> str:
     """Return the suffix by which LLVM names an instruction for a type."""
     if isinstance(llvm, ir.VectorType):
@@ -263,6 +275,12 @@ def _converted(at: Site, x: Any) -> Any:
 def single(at, x):
     """Return a float, or a vector of them, as float32."""
     return _converted(at, x)
+
+
+@instruction(lambda k: _like(k, types.float32))
+def single_of(at, k):
+    """Return a 32-bit integer, or a vector of them, as the nearest float32."""
+    return at.builder.sitofp(k, at.llvm(at.kind))
 
 
 @instruction(lambda x: _like(x, types.float64))

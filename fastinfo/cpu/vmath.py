@@ -25,6 +25,7 @@ from fastinfo.cpu.simd import (
     int32,
     lanes_before,
     power_of_two_below,
+    single_of,
     times_power_of_two,
     uint16,
     where,
@@ -83,6 +84,15 @@ _N1, _N2, _N3, _N4, _N5, _N6, _N7, _N8 = (
 
 
 @helper(EXACT)
+def _exp2_and_below_single(t):
+    """2**t and 2**t - 1 without cancellation near 0, for t <= 127.5."""
+    n, f = power_of_two_below(t)
+    p = ((((_E5 * f + _E4) * f + _E3) * f + _E2) * f + _E1) * f
+    e = times_power_of_two(p + _F_ONE, n)
+    return e, where(f == t, p, e - _F_ONE)
+
+
+@helper(EXACT)
 def _exp2_single(t):
     """2**t for t <= 127.5, NaN for NaN; below -126 a subnormal number or 0."""
     n, f = power_of_two_below(t)
@@ -93,11 +103,7 @@ def _exp2_single(t):
 @helper(EXACT)
 def _tanh_single(u):
     """Tanh(u) and 1 - tanh(u)**2, both with full relative accuracy."""
-    t = absolute(u) * _f(-2.0 / np.log(2))
-    n, f = power_of_two_below(t)
-    p = ((((_E5 * f + _E4) * f + _E3) * f + _E2) * f + _E1) * f
-    e = times_power_of_two(p + _F_ONE, n)
-    below = where(f == t, p, e - _F_ONE)  # e - 1 without cancellation near 0
+    e, below = _exp2_and_below_single(absolute(u) * _f(-2.0 / np.log(2)))
     inverse = _F_ONE / (below + _F_TWO)
     value = below * inverse
     return where(u < _f(0), value, value * _f(-1)), e * inverse * inverse * _f(4)
@@ -107,10 +113,10 @@ def _tanh_single(u):
 def _log2_single(x):
     """log2(x) for normal x; a large negative number for 0, so that 0 * log2(0) is 0."""
     ix = bits_of(x)
-    k = _i(_i(ix - _F_SQRT_HALF) >> _F_MANTISSA)
-    r = float_of(_i(ix - (k << _F_MANTISSA))) - _F_ONE
+    k = int32(int32(ix - _F_SQRT_HALF) >> _F_MANTISSA)
+    r = float_of(int32(ix - (k << _F_MANTISSA))) - _F_ONE
     p = ((((((_L8 * r + _L7) * r + _L6) * r + _L5) * r + _L4) * r + _L3) * r + _L2) * r + _L1
-    return p * r + _f(k)
+    return p * r + single_of(k)
 
 
 @helper(EXACT)
@@ -118,14 +124,14 @@ def _entropy_gap_single(u):
     """(1 + u) log(1 + u) - u, with full relative accuracy near 0, for u >= -1."""
     t = u + _F_ONE
     ix = bits_of(t)
-    k = _i(_i(ix - _F_SQRT_HALF) >> _F_MANTISSA)
+    k = int32(int32(ix - _F_SQRT_HALF) >> _F_MANTISSA)
     near = k == _i(0)
-    r = u if near else float_of(_i(ix - (k << _F_MANTISSA))) - _F_ONE
+    r = where(near, u, float_of(int32(ix - (k << _F_MANTISSA))) - _F_ONE)
     p = (((_N8 * r + _N7) * r + _N6) * r + _N5) * r + _N4
     tail = ((p * r + _N3) * r + _N2) * r + _N1  # log(1 + r) = r + r**2 tail
     square = r * r
-    far = t * (_f(k) * _F_LN2 + (square * tail + r)) - u
-    return square * (t * tail + _F_ONE) if near else far
+    far = t * (single_of(k) * _F_LN2 + (square * tail + r)) - u
+    return where(near, square * (t * tail + _F_ONE), far)
 
 
 # --- float64 -------------------------------------------------------------------------------------
@@ -186,6 +192,15 @@ def _exp2_minus_1(f):
 
 
 @helper(EXACT)
+def _exp2_and_below_double(t):
+    """2**t and 2**t - 1 without cancellation near 0, for t <= 1023.5."""
+    n, f = power_of_two_below(t)
+    p = _exp2_minus_1(f)
+    e = times_power_of_two(p + 1.0, n)
+    return e, where(f == t, p, e - 1.0)
+
+
+@helper(EXACT)
 def _exp2_double(t):
     """2**t for t <= 1023.5, NaN for NaN; below -1022 a subnormal number or 0."""
     n, f = power_of_two_below(t)
@@ -195,11 +210,7 @@ def _exp2_double(t):
 @helper(EXACT)
 def _tanh_double(u):
     """Tanh(u) and 1 - tanh(u)**2, both with full relative accuracy."""
-    t = absolute(u) * (-2.0 / np.log(2.0))
-    n, f = power_of_two_below(t)
-    p = _exp2_minus_1(f)
-    e = times_power_of_two(p + 1.0, n)
-    below = where(f == t, p, e - 1.0)
+    e, below = _exp2_and_below_double(absolute(u) * (-2.0 / np.log(2.0)))
     inverse = 1.0 / (below + 2.0)
     value = below * inverse
     return where(u < 0.0, value, value * -1.0), e * inverse * inverse * 4.0
@@ -237,12 +248,12 @@ def _entropy_gap_double(u):
     ix = bits_of(t)
     k = (ix - _D_SQRT_HALF) >> _D_MANTISSA
     near = k == _q(0)
-    r = u if near else float_of(ix - (k << _D_MANTISSA)) - 1.0
+    r = where(near, u, float_of(ix - (k << _D_MANTISSA)) - 1.0)
     s = r / (r + 2.0)
     z = s * s
     p = ((((_B6 * z + _B5) * z + _B4) * z + _B3) * z + _B2) * z + _B1
     far = t * (_as_double(k) * _LN2 + (s + s) * (z * p + 1.0)) - u
-    return (t + 1.0) * z * (1.0 + s * (1.0 + s) * p) if near else far
+    return where(near, (t + 1.0) * z * (1.0 + s * (1.0 + s) * p), far)
 
 
 @helper(EXACT)
@@ -340,6 +351,8 @@ single = Arithmetic(
     filled=simd.filled(types.float32, 16),
     convert=simd.single,
     exp2=_exp2_single,
+    exp2_and_below=_exp2_and_below_single,
+    where=where,
     tanh=_tanh_single,
     entropy_gap=_entropy_gap_single,
     log_in_units=_log2_single,
@@ -351,6 +364,7 @@ double = Arithmetic(
     filled=simd.filled(types.float64, 8),
     convert=simd.double,
     exp2=_exp2_double,
+    exp2_and_below=_exp2_and_below_double,
     tanh=_tanh_double,
     where=where,
     log=_log_double,
