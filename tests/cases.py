@@ -263,6 +263,11 @@ def invalid_pairs(k: int) -> dict[str, tuple[Array, Array]]:
     }
 
 
+def turned(x: Any) -> Any:
+    """Return `x` with its classes in reverse order, as the same kind of array."""
+    return x.flip(-1) if hasattr(x, "flip") else x[..., ::-1]
+
+
 # Every function of rows: the same bits whatever the layout, the threads and the other rows.
 LOGITS_CALLS: Calls = {
     "loss": lambda x, t: fastinfo.softmax_cross_entropy(x, t, reduction="none"),
@@ -270,6 +275,13 @@ LOGITS_CALLS: Calls = {
         x, t, label_smoothing=0.1, softcap=20.0, reduction="none", return_grad=True
     ),
     "statistics": lambda x, t: tuple(fastinfo.softmax_statistics(x, t)),
+    "softmax_entropy": lambda x, t: fastinfo.softmax_entropy(x, temperature=0.7, return_grad=True),
+    "softmax_kl_divergence": lambda x, t: fastinfo.softmax_kl_divergence(
+        x, turned(x), reduction="none", return_grad=True
+    ),
+    "softmax_js_divergence": lambda x, t: fastinfo.softmax_js_divergence(
+        turned(x), x, beta=0.3, reduction="none", return_grad=True
+    ),
     "logsumexp": lambda x, t: fastinfo.logsumexp(x),
     "softmax": lambda x, t: fastinfo.softmax(x),
     "log_softmax": lambda x, t: fastinfo.log_softmax(x, temperature=2.0),

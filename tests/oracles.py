@@ -162,6 +162,55 @@ def softmax(x: ArrayLike, temperature: float = 1.0) -> Wide:
     return np.exp(log_softmax(x, temperature))
 
 
+class Rows(NamedTuple):
+    """Values of rows, their gradients, and the absolute values of the terms of those."""
+
+    values: Wide
+    grad: Wide
+    terms: Wide
+
+
+@quiet
+def softmax_entropy(logits: ArrayLike, temperature: float = 1.0) -> Rows:
+    """-Σ p log p and -p (log p + entropy) / T."""
+    _, log_sum, d = softmax_parts(scale(logits, temperature)[0])
+    p, own = np.exp(d - log_sum), log_sum - d
+    entropy = np.where(np.isneginf(d), 0, p * own).sum(-1, keepdims=True)
+    grad = np.where(np.isneginf(d), 0, p * (own - entropy)) / np.longdouble(temperature)
+    terms = np.where(np.isneginf(d), 0, p * (own + entropy)) / np.longdouble(temperature)
+    return Rows(entropy[..., 0], grad, terms)
+
+
+@quiet
+def softmax_divergence(
+    p_logits: ArrayLike, q_logits: ArrayLike, beta: float | None = None, temperature: float = 1.0
+) -> Rows:
+    """KL(P‖Q), or JS with a share of beta for P, and its derivative by the logits of q."""
+    x, y = wide(p_logits), wide(q_logits)
+    t = np.longdouble(temperature)
+    (m, p_sum, _), (n, q_sum, _) = softmax_parts(x / t), softmax_parts(y / t)
+    p, q = softmax(x, temperature), softmax(y, temperature)
+    own = (np.float64(v.max(-1, keepdims=True)) for v in (x, y))
+    apart = np.subtract(*(np.longdouble(v) for v in own))
+    log_ratio = ((x - y) - apart) / t - (p_sum - q_sum)
+    d = np.where(log_ratio > 0, -p * np.expm1(-log_ratio), q * np.expm1(log_ratio))
+    d = np.where(p == 0, -q, np.where(q == 0, p, d)) + 0 * (m + n)
+    if beta is None:
+        far = p * log_ratio - d
+        terms = np.where(p == 0, q, np.where(abs(log_ratio) < 0.5, q * bregman(d / q), far))
+        return Rows(terms.sum(-1), -d / t, (p + q) / t)
+    a, b = np.longdouble(beta), 1 - np.longdouble(beta)
+    middle = a * p + b * q
+    of_p, of_q = (
+        np.where(middle == 0, 0, middle * bregman(s * d / middle)).sum(-1, keepdims=True)
+        for s in (b, -a)
+    )
+    own = np.where(q == 0, 0, -q * np.log1p(a * d / q))
+    # near P = Q, q log(q / m) is q - m: these are then the terms
+    grad, size = b * (own - q * of_q) / t, b * (abs(own) + q * of_q + q + middle) / t
+    return Rows((a * of_p + b * of_q)[..., 0], grad, size)
+
+
 # Measures: distributions in -------------------------------------------------------------------
 
 

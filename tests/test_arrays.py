@@ -56,6 +56,9 @@ def test_dtypes_of_results(rng, name, dtype):
     kind, int64 = result_dtype(dtype), np.dtype(np.int64)
     expected = {
         "loss and gradient": [kind, gradient_dtype(dtype)],
+        "softmax_entropy": [kind, gradient_dtype(dtype)],
+        "softmax_kl_divergence": [kind, gradient_dtype(dtype)],
+        "softmax_js_divergence": [kind, gradient_dtype(dtype)],
         "statistics": [kind, kind, kind, kind, int64, kind, int64],
     }
     assert dtypes == expected.get(name, [kind])
@@ -107,6 +110,9 @@ def test_no_array_of_the_size_of_the_logits(layout, dtype):
     for call in (
         lambda: fastinfo.softmax_cross_entropy(logits, targets),
         lambda: fastinfo.softmax_statistics(logits, targets),
+        lambda: fastinfo.softmax_entropy(logits),
+        lambda: fastinfo.softmax_kl_divergence(logits, logits),
+        lambda: fastinfo.softmax_js_divergence(logits, logits),
         lambda: fastinfo.logsumexp(logits),
         lambda: fastinfo.entropy(logits),
     ):

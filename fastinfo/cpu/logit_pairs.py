@@ -72,7 +72,7 @@ def divergences(pair: Pair, out: np.ndarray | None = None) -> np.ndarray:
         values[lo:hi] = _finish(pair, read, lo, hi, target)
 
     by_rows = pair.problem.by_rows
-    run(task, n, max(1, TILE // width) if by_rows else max(1, n))
+    run(task, n, max(1, TILE // 2 // width) if by_rows else max(1, n))
     return values
 
 
@@ -90,10 +90,11 @@ def _finish(pair: Pair, state: np.ndarray, lo: int, hi: int, target: Rows | None
     bound = NEAR[pair.real] * (1.0 + size)
     near = np.flatnonzero((active != 0.0) & (value < bound))
     if near.size:
-        if pair.real == "float32":
-            sums = _sums(pair, formulas.no_terms, "float64", near, lo, figures)
-            figures[row_kernels.P_LOG_SUM, near] += np.log(sums[:, kernels.SUM_P])
-            figures[row_kernels.Q_LOG_SUM, near] += np.log(sums[:, kernels.SUM_Q])
+        # anew, both in the same way: what is equal must stay so
+        log_sums = [row_kernels.P_LOG_SUM], [row_kernels.Q_LOG_SUM]
+        figures[log_sums, near] = 0.0
+        sums = _sums(pair, formulas.no_terms, "float64", near, lo, figures)
+        figures[log_sums, near] = np.log(sums[:, [kernels.SUM_P, kernels.SUM_Q]].T)
         sums = _sums(pair, pair.divergence.terms, "float64", near, lo, figures)
         value[near], of_q[near] = _value(pair, sums), sums[:, kernels.SECOND]
     if target is not None:
@@ -170,7 +171,10 @@ def _write(
     """Write the derivatives of the rows from lo on by the logits of q."""
     slope, real = pair.divergence.slope, STORAGE[pair.real][0]
     write = kernels.gradients(slope, pair.p.storage, pair.q.storage, real, target.storage)
-    constants = _constants(pair, figures, pair.real, of_q, active / pair.temperature)
+    # NaN where a row is no distribution
+    valid = 0.0 * (figures[row_kernels.P_LOG_SUM] + figures[row_kernels.Q_LOG_SUM])
+    factor = active / pair.temperature + valid
+    constants = _constants(pair, figures, pair.real, of_q, factor)
     tasks = stretches(pair.p.width, lo, lo + figures.shape[1])
 
     def task(begin: int, end: int) -> None:
