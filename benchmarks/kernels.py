@@ -132,6 +132,17 @@ def _statistics_error(shape: tuple[int, int]) -> Callable[[Any], float]:
     return lambda found: reference.logsumexp_error(found.logsumexp[:n], shape, "float32")
 
 
+def _statistics_case(shape: tuple[int, int]) -> Case:
+    return Case(
+        "softmax_statistics, float32",
+        lambda: fastinfo.softmax_statistics(shapes.logits(shape), shapes.targets(shape)),
+        work=shapes.n_bytes(shape, "float32"),
+        ceiling="read float32",
+        error=_statistics_error(shape),
+        note="error of the field logsumexp",
+    )
+
+
 def loss(plan: Plan) -> list[Case]:
     """Everything on one shape, beside the plain sum and the copy of the same array."""
     shape = plan.shapes.rows("power of two")
@@ -151,20 +162,101 @@ def loss(plan: Plan) -> list[Case]:
         gradient_case(shape, "float32", "in place"),
         gradient_case(shape, "float32", "new array"),
         gradient_case(shape, "bfloat16", "buffer"),
-        Case(
-            "softmax_statistics, float32",
-            lambda: fastinfo.softmax_statistics(shapes.logits(shape), shapes.targets(shape)),
-            work=size,
-            ceiling=read,
-            error=_statistics_error(shape),
-            note="error of the field logsumexp",
-        ),
+        _statistics_case(shape),
         Case(
             "logsumexp, float32",
             lambda: fastinfo.logsumexp(shapes.logits(shape)),
             work=size,
             ceiling=read,
             error=lambda found: reference.logsumexp_error(found[:n], shape, "float32"),
+        ),
+    ]
+
+
+def _streamed(shape: tuple[int, int], pieces: int) -> Any:
+    """Mean loss of logits that come as columns, a piece of the vocabulary at a time."""
+    stream = fastinfo.StreamingCrossEntropy(shapes.targets(shape))
+    width = -(-shape[1] // pieces)
+    for start in range(0, shape[1], width):
+        stream.update(shapes.logits(shape)[:, start : start + width], start)
+    return stream.loss()
+
+
+def softmaxes(plan: Plan) -> list[Case]:
+    """Entropy and divergences, values and gradients, and a vocabulary in pieces."""
+    shape = plan.shapes.rows("power of two")
+    size, n = shapes.n_bytes(shape, "float32"), reference.checked_rows(shape)
+
+    def entropy(**options: Any) -> Any:
+        return fastinfo.softmax_entropy(shapes.logits(shape), **options)
+
+    def divergence(function: Callable[..., Any], **options: Any) -> Any:
+        return function(shapes.logits(shape), shapes.student(shape), **options)
+
+    def entropy_error(_: Any) -> float:
+        found = fastinfo.softmax_entropy(shapes.logits(shape)[:n], return_grad=True)
+        return reference.entropy_error(*found, shape)
+
+    def kl_error(_: Any) -> float:
+        p, q = shapes.logits(shape)[:n], shapes.student(shape)[:n]
+        values, gradient = fastinfo.softmax_kl_divergence(p, q, reduction="none", return_grad=True)
+        return reference.divergence_error(values, gradient, shape)
+
+    kl, js = fastinfo.softmax_kl_divergence, fastinfo.softmax_js_divergence
+    cases = [
+        ("softmax_entropy", entropy, 1, entropy_error),
+        ("softmax_kl_divergence", functools.partial(divergence, kl), 2, kl_error),
+        ("softmax_js_divergence", functools.partial(divergence, js), 2, None),
+    ]
+    made = [*_read(shape, "float32", plan), *_copy(shape, "float32", plan)]
+    made += [
+        loss_case(shape, "float32"),
+        Case(
+            "StreamingCrossEntropy, float32, 16 pieces",
+            lambda: _streamed(shape, 16),
+            work=size,
+            ceiling="read float32",
+        ),
+        _statistics_case(shape),
+    ]
+    for name, call, arrays, error in cases:
+        made.append(Case(f"{name}, float32", call, work=arrays * size, ceiling="read float32"))
+        made.append(
+            Case(
+                f"{name} + gradient, float32, buffer",
+                functools.partial(_into_buffer, call, shape),
+                work=(arrays + 1) * size,
+                ceiling="copy float32",
+                error=error,
+            )
+        )
+    return made
+
+
+def _into_buffer(call: Callable[..., Any], shape: tuple[int, int]) -> Any:
+    return call(return_grad=True, out=shapes.buffer(shape, "float32"))
+
+
+def binary(plan: Plan) -> list[Case]:
+    """Binary cross-entropy of many elements."""
+    shape = plan.shapes.rows("elements")
+    size = shapes.n_bytes(shape, "float32")
+
+    def call(**options: Any) -> Any:
+        return fastinfo.binary_cross_entropy_with_logits(
+            shapes.logits(shape), shapes.labels(shape), **options
+        )
+
+    name = "binary_cross_entropy_with_logits"
+    return [
+        *_read(shape, "float32", plan),
+        *_copy(shape, "float32", plan),
+        Case(f"{name}, float32", call, work=2 * size, ceiling="read float32"),
+        Case(
+            f"{name} + gradient, float32, buffer",
+            functools.partial(_into_buffer, call, shape),
+            work=3 * size,
+            ceiling="copy float32",
         ),
     ]
 
@@ -363,6 +455,8 @@ def _short_rows(name: str) -> Section:
 SECTIONS: dict[str, Section] = {
     "ceilings": Section("Ceilings of this machine", ceilings),
     "loss": Section("Softmax cross-entropy", loss, "power of two"),
+    "softmaxes": Section("Entropy, divergences, pieces", softmaxes, "power of two"),
+    "binary": Section("Binary cross-entropy", binary, "elements"),
     "gpt2": _vocabulary("Vocabulary of GPT-2", "gpt2"),
     "llama3": _vocabulary("Vocabulary of Llama 3", "llama3"),
     "qwen3": _vocabulary("Vocabulary of Qwen 3", "qwen3"),

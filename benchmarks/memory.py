@@ -69,6 +69,15 @@ CASES: dict[str, Probe] = {
     "loss, axis=1": Probe(_spatial),
     "loss, strided": Probe(_strided),
     "softmax_statistics, float32": Probe(fastinfo.softmax_statistics),
+    "softmax_entropy + gradient, float32": Probe(
+        lambda x, y: fastinfo.softmax_entropy(x, return_grad=True), gradient=True
+    ),
+    "softmax_kl_divergence, float32": Probe(
+        lambda x, y: fastinfo.softmax_kl_divergence(x, x[::-1])
+    ),
+    "softmax_js_divergence + gradient, float32": Probe(
+        lambda x, y: fastinfo.softmax_js_divergence(x[::-1], x, return_grad=True), gradient=True
+    ),
     "logsumexp, float32": Probe(lambda x, y: fastinfo.logsumexp(x)),
 }
 

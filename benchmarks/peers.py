@@ -329,8 +329,34 @@ def products(plan: Plan, name: str) -> Iterator[Case]:
         yield _simd("numkong", "kld", "kl_divergence", shape, kind, "float32")
 
 
+def softmaxes(plan: Plan) -> Iterator[Case]:
+    """KL of two softmaxes as PyTorch has it, with its gradient."""
+    if not _installed("torch"):
+        return
+    import torch
+
+    torch.set_num_threads(plan.workers.threads)
+    shape = plan.shapes.rows("power of two")
+    functional = torch.nn.functional
+
+    def gradient() -> Any:
+        p = torch.from_numpy(shapes.logits(shape))
+        q = torch.from_numpy(shapes.student(shape)).detach().requires_grad_()
+        log_p, log_q = functional.log_softmax(p, -1), functional.log_softmax(q, -1)
+        functional.kl_div(log_q, log_p, log_target=True, reduction="batchmean").backward()
+        return q.grad
+
+    yield Case(
+        "torch eager kl_div + gradient, float32",
+        gradient,
+        work=3 * shapes.n_bytes(shape, "float32"),
+        peer=True,
+    )
+
+
 SECTIONS: dict[str, Callable[[Plan], Iterator[Case]]] = {
     "loss": loss,
+    "softmaxes": softmaxes,
     "thousand": functools.partial(short_rows, name="thousand"),
     "ten": functools.partial(short_rows, name="ten"),
     "pairs": pairs,

@@ -41,6 +41,32 @@ def loss_error(losses: np.ndarray, shape: tuple[int, int], dtype: str) -> float:
     return float(np.max(np.abs(losses - exact) / np.maximum(np.abs(exact), floor)))
 
 
+@functools.cache
+def divergence_rows(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """KL of the checked rows of the logits from the student's, and both softmaxes."""
+    n = checked_rows(shape)
+    p, q = softmax_rows(shape, "float32")[1], shapes.student(shape)[:n].astype(np.float64)
+    q = np.exp(q - q.max(axis=1, keepdims=True))
+    q /= q.sum(axis=1, keepdims=True)
+    return _kl_terms(p, q).sum(axis=1), p, q
+
+
+def divergence_error(values: np.ndarray, gradient: np.ndarray, shape: tuple[int, int]) -> float:
+    """Largest relative error of KL, and of the sum's gradient relative to its terms."""
+    kl, p, q = divergence_rows(shape)
+    error = np.abs(gradient - (q - p)) / (q + p)
+    return max(relative_error(values, kl), float(np.max(error)))
+
+
+def entropy_error(values: np.ndarray, gradient: np.ndarray, shape: tuple[int, int]) -> float:
+    """Largest relative error of the entropy, and of the sum's gradient relative to its terms."""
+    p = softmax_rows(shape, "float32")[1]
+    own = -np.log(p)
+    entropy = (p * own).sum(axis=1, keepdims=True)
+    error = np.abs(gradient - p * (own - entropy)) / (p * (own + entropy))
+    return max(relative_error(values, entropy[:, 0]), float(np.max(error)))
+
+
 def logsumexp_error(values: np.ndarray, shape: tuple[int, int], dtype: str) -> float:
     """Largest error of log-sum-exp, relative to its value or to 1."""
     exact = softmax_rows(shape, dtype)[2]
@@ -118,4 +144,5 @@ def pairs_error(
 def forget() -> None:
     """Let go of all references made so far."""
     softmax_rows.cache_clear()
+    divergence_rows.cache_clear()
     pairs.cache_clear()

@@ -18,6 +18,7 @@ ROWS: dict[str, tuple[int, int]] = {
     "power of two": (1024, 131072),
     "thousand": (65536, 1000),
     "ten": (1_000_000, 10),
+    "elements": (1, 100_000_000),
     "one row of 1M": (1, 1 << 20),
     "one row of 16M": (1, 1 << 24),
 }
@@ -82,6 +83,21 @@ def logits(shape: tuple[int, int], dtype: str = "float32") -> np.ndarray:
     values = np.random.default_rng(1).standard_normal(shape, np.float32)
     values *= 3
     return values
+
+
+@functools.cache
+def student(shape: tuple[int, int]) -> np.ndarray:
+    """Return the logits of another model that has learned from the first: KL is about 0.1."""
+    values = np.random.default_rng(3).standard_normal(shape, np.float32)
+    values *= 0.5
+    values += logits(shape)
+    return values
+
+
+@functools.cache
+def labels(shape: tuple[int, int]) -> np.ndarray:
+    """Return zeros and ones, one an element."""
+    return (np.random.default_rng(4).random(shape, np.float32) < 0.3).astype(np.float32)
 
 
 @functools.cache
