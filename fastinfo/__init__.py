@@ -13,11 +13,13 @@ _MODULES = {
         "SoftmaxStatistics",
         "log_softmax",
         "logsumexp",
+        "negative_log_likelihood",
         "perplexity",
         "softmax",
         "softmax_cross_entropy",
         "softmax_statistics",
     ),
+    "fastinfo.binary": ("binary_cross_entropy", "binary_cross_entropy_with_logits"),
     "fastinfo.information": (
         "cross_entropy",
         "entropy",

@@ -22,15 +22,47 @@ def stretch(rows: Rows, lo: int, hi: int, begin: int, end: int) -> tuple[np.ndar
     if not rows.copied:
         memory, starts = rows.memory
         return read_only(memory), starts[lo:hi] + begin
-    if rows.converted:
-        tile = rows.converted_tile(lo, hi, begin, end)
-    else:
-        tile = np.empty((hi - lo, end - begin + PADDING), words(rows.storage))
-        memory, starts = rows.memory
-        copies(rows.storage)(
-            read_only(memory), starts[lo:hi] + begin * rows.step, rows.step, end - begin, tile
-        )
+    tile = _copy(rows, lo, hi, begin, end, PADDING)
     return read_only(tile.ravel()), np.arange(hi - lo) * tile.shape[1]
+
+
+def _copy(rows: Rows, lo: int, hi: int, begin: int, end: int, padding: int) -> np.ndarray:
+    """Return a copy of the classes [begin, end) of the rows [lo, hi), as kernels read them."""
+    if rows.converted:
+        return rows.converted_tile(lo, hi, begin, end)
+    tile = np.empty((hi - lo, end - begin + padding), words(rows.storage))
+    memory, starts = rows.memory
+    copies(rows.storage)(
+        read_only(memory), starts[lo:hi] + begin * rows.step, rows.step, end - begin, tile
+    )
+    return tile
+
+
+def in_place(rows: Rows) -> bool:
+    """Whether kernels can read the rows where they lie, one after the other without a gap."""
+    return not rows.copied and rows.data.flags.c_contiguous
+
+
+def _flat(rows: Rows, lo: int, hi: int, begin: int, end: int) -> np.ndarray:
+    at = lo * rows.width + begin
+    return rows.data.reshape(-1)[at : at + (hi - lo) * (end - begin)]
+
+
+def dense(rows: Rows, lo: int, hi: int, begin: int, end: int) -> np.ndarray:
+    """Return the classes [begin, end) of the rows [lo, hi), whole rows or one, side by side."""
+    if in_place(rows):
+        return read_only(_flat(rows, lo, hi, begin, end))
+    return read_only(_copy(rows, lo, hi, begin, end, 0).ravel())
+
+
+def room(
+    rows: Rows, lo: int, hi: int, begin: int, end: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return memory to write to, as `dense` has it, and the tile to `put` in its place."""
+    if in_place(rows):
+        return _flat(rows, lo, hi, begin, end), None
+    tile = np.empty((hi - lo, end - begin), words(rows.storage))
+    return tile.ravel(), tile
 
 
 def writable(
