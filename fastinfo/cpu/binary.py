@@ -1,7 +1,7 @@
 """Binary cross-entropies on the processor: what is read when, by which thread.
 
-Elements are taken in pieces of one size, in the order of the memory of the inputs; what cannot be
-read in place is copied a piece at a time. Sums of pieces are merged in order.
+Elements are taken in pieces of one size, in the order of their indices; what cannot be read in
+place is copied a piece at a time. Sums of pieces are merged in order. All ways give the same bits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from fastinfo.arrays import Rows, Source, read_only, words
 from fastinfo.cpu import binary_kernels as kernels
 from fastinfo.cpu import extents
-from fastinfo.cpu.tiles import dense, in_place, put, room
+from fastinfo.cpu.tiles import elements, in_place, put_elements, room
 from fastinfo.engine import run
 
 # Elements that a thread takes at a time: of float32 a megabyte each of x, y and the gradient.
@@ -71,50 +71,37 @@ def losses(
     )
     unused = [np.empty(0, words(kind)) for kind in (x.result, x.storage)]
     streamed = grad is not None and grad.nbytes >= STREAM_BYTES and in_place(rows[5])
-    pieces = _pieces(rows[0])
-    figures = np.empty((len(pieces), kernels.FIGURES))
+    size = x.data.size
+    figures = np.empty((-(-size // PIECE), kernels.FIGURES))
 
-    def task(first: int, last: int) -> None:
-        for i in range(first, last):
-            at = pieces[i]
-            inputs = [NOTHING if r is None else dense(r, *at) for r in rows[:4]]
+    def task(lo: int, hi: int) -> None:
+        for i in range(lo, hi):
+            at = i * PIECE, min((i + 1) * PIECE, size)
             outputs = [
-                (none, None) if w is None else room(w, *at)
+                (none, True) if w is None else room(w, *at)
                 for w, none in zip(rows[4:], unused, strict=True)
             ]
             kernel(
-                *inputs, problem.pos_weight, problem.weight, outputs[0][0], outputs[1][0],
-                streamed, figures[i],
+                *[NOTHING if r is None else elements(r, *at) for r in rows[:4]],
+                problem.pos_weight, problem.weight, *[memory for memory, _ in outputs], streamed,
+                np.empty(2 * kernels.LANES), figures[i],
             )  # fmt: skip
-            for w, (_, tile) in zip(rows[4:], outputs, strict=True):
-                if tile is not None:
-                    put(w, tile, *at[:3])
+            for w, (memory, own) in zip(rows[4:], outputs, strict=True):
+                if not own:
+                    put_elements(w, memory, at[0])
 
-    run(task, len(pieces), 1)
+    run(task, len(figures), 1)
     return float(figures[:, kernels.TOTAL].sum()), bool(figures[:, kernels.OUTSIDE].any())
-
-
-def _pieces(rows: Rows) -> list[tuple[int, int, int, int]]:
-    """Cut rows into pieces (lo, hi, begin, end) that are whole rows, or of a single one."""
-    group = max(1, PIECE // rows.width)
-    return [
-        (lo, min(lo + group, rows.count), begin, min(begin + PIECE, rows.width))
-        for lo in range(0, rows.count, group)
-        for begin in range(0, rows.width, PIECE)
-    ]
 
 
 def _along(arrays: Sequence[tuple[np.ndarray, str, str] | None]) -> list[Any]:
     """Return arrays of one shape, given with dtype and storage, as rows of the same elements.
 
-    Axes are ordered as the memory of the first array is, and neighbours that are one in the memory
-    of all become one: contiguous arrays are a single row.
+    Neighbouring axes that are one in the memory of all become one: contiguous arrays are one row.
     """
     present = [array for array, *_ in filter(None, arrays)]
-    first, lengths, last = present[0], list[int](), -1
-    order = sorted(range(first.ndim), key=lambda axis: -abs(first.strides[axis]))
-    for axis in order:
-        n = first.shape[axis]
+    lengths, last = list[int](), -1
+    for axis, n in enumerate(present[0].shape):
         if n == 1:
             continue
         if lengths and all(a.strides[last] == a.strides[axis] * n for a in present):
@@ -123,4 +110,4 @@ def _along(arrays: Sequence[tuple[np.ndarray, str, str] | None]) -> list[Any]:
             lengths.append(n)
         last = axis
     shape = lengths or [1]
-    return [a and Rows.along(a[0].transpose(order).reshape(shape), *a[1:]) for a in arrays]
+    return [a and Rows.along(a[0].reshape(shape), *a[1:]) for a in arrays]

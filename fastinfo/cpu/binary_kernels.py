@@ -20,6 +20,8 @@ from fastinfo.engine import EXACT, formula, helper, kernel
 LOGITS, PROBABILITIES = "logits", "probabilities"
 # Figures of a stretch: Σ of its losses, and whether what must be in [0, 1] is not.
 TOTAL, OUTSIDE, FIGURES = range(3)
+# Lanes of the longest vectors.
+LANES = 16
 
 
 @cache
@@ -75,6 +77,20 @@ def _weighted(arithmetic, storage):
 
 
 @cache
+def _rotated(lanes):
+    """Return rotated(v, n, room): the lanes of v from lane n on, then those before it."""
+    load = loader(lanes)
+
+    @helper(EXACT)
+    def rotated(v, n, room):
+        store(room, 0, v)
+        store(room, lanes, v)
+        return load(room, n, 0.0)
+
+    return rotated
+
+
+@cache
 def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradient):
     """Kernel: losses of a stretch of elements; its figures, and with `each` the losses themselves.
 
@@ -84,33 +100,35 @@ def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradie
     lanes, filled = arithmetic.lanes, arithmetic.filled
     item = np.dtype(words(storage)).itemsize
     beyond = -np.inf if inputs == LOGITS else 0.0  # with y = 0 an element that counts nothing
-    read, read_y = (
-        vmath.reader(storage, arithmetic, beyond),
-        vmath.reader(y_storage, arithmetic, 0.0),
-    )
-    pos_weight, weighted = (
-        _pos_weight(arithmetic, pos_storage),
-        _weighted(arithmetic, sample_storage),
-    )
+    read = vmath.reader(storage, arithmetic, beyond)
+    read_y = vmath.reader(y_storage, arithmetic, 0.0)
+    pos_weight = _pos_weight(arithmetic, pos_storage)
+    weighted = _weighted(arithmetic, sample_storage)
     own, narrow = vmath.STORAGE[storage][0].convert, vmath.narrower(storage)
+    rotated = _rotated(lanes)
     ahead, y_ahead = PREFETCH // item, PREFETCH // np.dtype(words(y_storage)).itemsize
     probabilities = inputs == PROBABILITIES
 
     @kernel(inputs, storage, y_storage, pos_storage, sample_storage, each, gradient)
-    def read_and_write(x, y, pos, sample, pos_number, number, losses, out, streamed, figures):
+    def read_and_write(
+        x, y, pos, sample, pos_number, number, losses, out, streamed, rotation, figures
+    ):
         total = double(filled(0.0))
         wrong = total != total
         # Streaming stores go to multiples of a vector's size: what is before the first comes apart.
+        # The sum is the same wherever `out` is: lane i has the elements i, i + lanes, ... in order.
         head = -out.ctypes.data // item % lanes if streamed else 0
         head = head if head < x.size else x.size
         for lo, hi in ((0, head), (head, x.size)):
-            bx, by, bp, bs = (
+            if lo == head:
+                total = rotated(total, head, rotation)
+            bx, by, bl, o = (
                 part(x, lo, hi),
                 part(y, lo, hi),
-                part(pos, lo, hi),
-                part(sample, lo, hi),
+                part(losses, lo, hi),
+                part(out, lo, hi),
             )
-            bl, o = part(losses, lo, hi), part(out, lo, hi)
+            bp, bs = part(pos, lo, hi), part(sample, lo, hi)
             for k in range(0, bx.size, lanes):
                 prefetch(bx, k + ahead)
                 prefetch(by, k + y_ahead)
@@ -129,7 +147,7 @@ def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradie
                         stream(o, k, g)
                     else:
                         store(o, k, g)
-        figures[TOTAL] = sum_of(total)
+        figures[TOTAL] = sum_of(rotated(total, lanes - head, rotation))
         figures[OUTSIDE] = 1.0 if any_of(wrong) else 0.0
         fence()
 
