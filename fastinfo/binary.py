@@ -166,7 +166,7 @@ def _binary(
             low, high, _ = module.extent(source)
             _refuse_outside([source] if low < 0.0 or high > 1.0 else [])
     if reduction == "mean":
-        number = 1.0 / total if sample_array is None and total else total
+        number = number / total if sample_array is None and total else total
     problem = module.Problem(inputs, x, y, pos_number, pos_array, number, sample_array)
     values = empty(x.shape, x.result) if reduction == "none" else None
     loss, outside = module.losses(problem, values, grad)

@@ -585,8 +585,8 @@ def negative_log_likelihood(
     if (outside & kept).any():
         _refuse_improbable(source, np.expand_dims(kept.reshape(rows.shape), axis))
     with np.errstate(divide="ignore"):
-        # 0 - log q has no sign at q = 1; a NaN anywhere is one of the sum
-        losses = (0.0 - np.log(rows.pick(classes))) / unit + 0.0 * figures[module.SUM]
+        losses = (0.0 - np.log(rows.pick(classes))) / unit  # at q = 1 a zero without a sign
+    losses = np.where(np.isnan(figures[module.SUM]), np.nan, losses)
     values = np.where(kept, losses, 0.0)
     count = int(kept.sum())
     if reduction == "mean" and count:

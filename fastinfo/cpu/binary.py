@@ -41,14 +41,10 @@ class Problem:
     sample_weights: Source | None
 
 
-def extent(x: Source) -> tuple[float, float, float]:
+def extent(x: Source) -> tuple[float, ...]:
     """Return the lowest value or 0, the highest or 0, and the sum."""
-    figures = extents.extents(_along([(x.data, x.dtype, x.storage)])[0])
-    return (
-        float(figures[extents.LOWEST].min(initial=0.0)),
-        float(figures[extents.HIGHEST].max(initial=0.0)),
-        float(figures[extents.SUM].sum()),
-    )
+    figures = extents.extent(_along([(x.data, x.dtype, x.storage)])[0])
+    return tuple(float(figure) for figure in figures)
 
 
 def losses(

@@ -12,7 +12,7 @@ from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import part, prefetch
 from fastinfo.cpu.row_kernels import PREFETCH
 from fastinfo.cpu.simd import double, highest_of, maximum, sum_of
-from fastinfo.cpu.tiles import stretch
+from fastinfo.cpu.tiles import elements, stretch
 from fastinfo.engine import kernel, run
 
 # Elements that a thread reads at a time.
@@ -22,9 +22,7 @@ LOWEST, HIGHEST, SUM, FIGURES = range(4)
 
 
 def extents(rows: Rows) -> np.ndarray:
-    """Return the figures of rows, one row of the result a figure; sums are taken in order."""
-    if not rows.count or not rows.width:
-        return np.zeros((FIGURES, rows.count))
+    """Return the figures of each row, one row of the result a figure."""
     group = max(1, PIECE // rows.width)
     tasks = [
         (lo, min(lo + group, rows.count), begin, min(begin + PIECE, rows.width))
@@ -40,8 +38,29 @@ def extents(rows: Rows) -> np.ndarray:
             read(memory, starts, end - begin, parts[begin // PIECE, lo:hi])
 
     run(task, len(tasks), 1)
-    low, high, total = (parts[..., figure] for figure in range(FIGURES))
-    return np.stack([low.min(axis=0), high.max(axis=0), total.sum(axis=0)])
+    return _merged(parts)
+
+
+def extent(rows: Rows) -> np.ndarray:
+    """Return the figures of all elements, the same bits whatever rows they are seen as."""
+    size = rows.count * rows.width
+    parts = np.zeros((-(-size // PIECE), 1, FIGURES))
+    read = _extents(rows.storage)
+
+    def task(first: int, last: int) -> None:
+        for i in range(first, last):
+            memory = elements(rows, i * PIECE, min((i + 1) * PIECE, size))
+            read(memory, np.zeros(1, np.int64), memory.size, parts[i])
+
+    run(task, len(parts), 1)
+    return _merged(parts)[:, 0]
+
+
+def _merged(parts: np.ndarray) -> np.ndarray:
+    low, high, total = np.moveaxis(parts, -1, 0)
+    return np.stack(
+        [low.min(axis=0, initial=0.0), high.max(axis=0, initial=0.0), total.sum(axis=0)]
+    )
 
 
 @cache
