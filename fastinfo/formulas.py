@@ -110,9 +110,10 @@ def binary_cross_entropy_of_logit(x, y, pos_weight):
 
 
 def log_of_rest(p):
-    """log(1 - p), by what rounding u = 1 - p leaves of p: log(u) (-p) / (u - 1) (Kahan)."""
+    """log(1 - p), by what u = 1 - p as rounded has kept of p: log(u) p / (1 - u) (Kahan)."""
     u = 1.0 - p
-    return where(u == 1.0, -p, log(u) * (-p / (u - 1.0)))
+    kept = where(u == 1.0, 1.0, 1.0 - u)
+    return where(u == 1.0, -p, log(u) * (p / kept))
 
 
 def binary_cross_entropy_of_probability(p, y, pos_weight):
