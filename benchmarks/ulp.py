@@ -57,11 +57,17 @@ FUNCTIONS = {
         0.0, "JS measured from the mean",
     ),
     "tanh, float32": Function(_tanh(0), np.tanh, "float32", -12.0, 12.0, 16.0, 0.0, "softcap"),
+    "log1p, float32": Function(
+        vmath.single.log1p, np.log1p, "float32", 1e-30, 1.0, 2.5, 0.0, "binary cross-entropy"
+    ),
     "exp2, float64": Function(
         vmath.double.exp2, np.exp2, "float64", -1022.0, 32.0, 1.5, 2.0**-1022, "every exponential"
     ),
     "log, float64": Function(
         vmath.double.log, np.log, "float64", 1e-300, 1e300, 2.5, 0.0, "every measure by rows"
+    ),
+    "log1p, float64": Function(
+        vmath.double.log1p, np.log1p, "float64", 1e-300, 1.0, 2.5, 0.0, "binary cross-entropy"
     ),
     "log over pairs, float64": Function(
         vmath.double.log_in_units, np.log, "float64", 1e-300, 1e300, 5.0, 0.0, "JS of all pairs"

@@ -13,6 +13,7 @@ _MODULES = {
         "SoftmaxStatistics",
         "log_softmax",
         "logsumexp",
+        "negative_log_likelihood",
         "perplexity",
         "softmax",
         "softmax_cross_entropy",
@@ -23,6 +24,7 @@ _MODULES = {
         "softmax_js_divergence",
         "softmax_kl_divergence",
     ),
+    "fastinfo.binary": ("binary_cross_entropy", "binary_cross_entropy_with_logits"),
     "fastinfo.information": (
         "cross_entropy",
         "entropy",

@@ -151,6 +151,40 @@ def above(u):
     return where(u < -1.0, -1.0, u)
 
 
+# --- binary losses -------------------------------------------------------------------------------
+# a = β y and b = 1 - y are what log p and log(1 - p) count. Written with `where`: compiled for
+# vectors. A NaN stays one, in a term that counts nothing too.
+
+
+def binary_cross_entropy_of_logit(x, y, pos_weight):
+    """-β y log σ(x) - (1 - y) log(1 - σ(x)), and its derivative (1 - y) σ(x) - β y σ(-x).
+
+    With e = exp(-|x|), -log σ(±|x|) = log1p(e) (+ |x| for the minus): terms of one sign only.
+    """
+    a, b = pos_weight * y, 1.0 - y
+    negative = x < 0.0
+    size = where(negative, -x, x)
+    e = exp(-size)
+    against = where(negative, a, b)
+    loss = (a + b) * log1p(e) + where(against == 0.0, 0.0, against * size)
+    return loss, where(negative, b * e - a, b - a * e) / (1.0 + e)
+
+
+def log_of_rest(p):
+    """log(1 - p), by what u = 1 - p as rounded has kept of p: log(u) p / (1 - u) (Kahan)."""
+    u = 1.0 - p
+    kept = where(u == 1.0, 1.0, 1.0 - u)
+    return where(u == 1.0, -p, log(u) * (p / kept))
+
+
+def binary_cross_entropy_of_probability(p, y, pos_weight):
+    """-β y log p - (1 - y) log(1 - p), and its derivative -β y / p + (1 - y) / (1 - p)."""
+    a, b = pos_weight * y, 1.0 - y
+    loss = where(a == 0.0, 0.0, -a * log(p)) + where(b == 0.0, 0.0, -b * log_of_rest(p))
+    gradient = where(b == 0.0, 0.0, b / (1.0 - p)) - where(a == 0.0, 0.0, a / p)
+    return loss + 0.0 * p, gradient + 0.0 * p
+
+
 # --- terms of bins -------------------------------------------------------------------------------
 
 

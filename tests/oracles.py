@@ -211,6 +211,62 @@ def softmax_divergence(
     return Rows((a * of_p + b * of_q)[..., 0], grad, size)
 
 
+# Binary: elements ------------------------------------------------------------------------------
+
+
+def weighted_elements(a, b, nll, other, slope, other_slope, sample_weight) -> Loss:
+    """Loss r·(a·nll + b·other) from the slopes of nll and other; a term without weight is 0."""
+
+    def term(weight, value):
+        return np.where((weight == 0) & ~np.isnan(value), 0, weight * value)
+
+    r = np.broadcast_to(wide(1.0 if sample_weight is None else sample_weight), a.shape)
+    falling, rising = term(a, slope), term(b, other_slope)
+    return Loss(
+        np.where(r == 0, 0, r * (term(a, nll) + term(b, other))),
+        np.where(r == 0, 0, r * (rising - falling)),
+        np.where(r == 0, 0, r * (rising + falling)),
+        r,
+        r != 0,
+    )
+
+
+@quiet
+def binary_cross_entropy_with_logits(logits, y, pos_weight=1.0, sample_weight=None) -> Loss:
+    """-[β y log σ(x) + (1 - y) log σ(-x)], elements as rows."""
+    x, y = wide(logits), wide(y)
+    rest = np.log1p(np.exp(-abs(x)))
+    tail = np.exp(-abs(x)) / (1 + np.exp(-abs(x)))
+    head = 1 / (1 + np.exp(-abs(x)))
+    return weighted_elements(
+        wide(pos_weight) * y,
+        1 - y,
+        rest + np.where(x < 0, -x, 0),
+        rest + np.where(x > 0, x, 0),
+        np.where(x < 0, head, tail),
+        np.where(x < 0, tail, head),
+        sample_weight,
+    )
+
+
+@quiet
+def binary_cross_entropy(p, y, pos_weight=1.0, sample_weight=None) -> Loss:
+    """-[β y log p + (1 - y) log(1 - p)], elements as rows."""
+    p, y = wide(p), wide(y)
+    return weighted_elements(
+        wide(pos_weight) * y, 1 - y, -np.log(p), -np.log1p(-p), 1 / p, 1 / (1 - p), sample_weight
+    )
+
+
+@quiet
+def negative_log_likelihood(q, targets, ignore_index=-100, base=None) -> Wide:
+    """-log q[target] of each row along the last axis, 0 where ignored."""
+    kept = np.asarray(targets) != ignore_index
+    at = np.where(kept, targets, 0).astype(np.int64)[..., None]
+    picked = np.take_along_axis(wide(q), at, -1)[..., 0]
+    return np.where(kept, -np.log(picked) / unit(base), 0)
+
+
 # Measures: distributions in -------------------------------------------------------------------
 
 

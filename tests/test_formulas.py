@@ -78,3 +78,33 @@ def test_states_merge_to_the_state_of_the_whole():
     total = mp(lambda *z: mpmath.log(mpmath.fsum(mpmath.exp(v) for v in z)), 0.3, -1, 2, 2, -4, 0.5)
     assert m + formulas.log_sum(m, r) == pytest.approx(total, rel=1e-14)
     assert isnan(formulas.log_sum(-inf, -1.0)) and isnan(formulas.log_sum(inf, nan))
+
+
+@pytest.mark.parametrize("y", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("x", [-700.0, -3.0, -1e-9, 0.0, 0.5, 30.0])
+def test_binary_losses(x, y):
+    def loss(p, t, of_rest):
+        return -(2 * t * mpmath.log(p) + (1 - t) * mpmath.log(of_rest))
+
+    def of_logit(x, t):
+        return loss(1 / (1 + mpmath.exp(-x)), t, 1 / (1 + mpmath.exp(x)))
+
+    def slope(x, t):
+        return (1 - t) / (1 + mpmath.exp(-x)) - 2 * t / (1 + mpmath.exp(x))
+
+    value, gradient = formulas.binary_cross_entropy_of_logit(x, y, 2.0)
+    assert value == pytest.approx(mp(of_logit, x, y), rel=1e-14)
+    assert gradient == pytest.approx(mp(slope, x, y), rel=1e-14)
+    p = 1.0 / (1.0 + abs(x)) if x else 1e-300
+    value, gradient = formulas.binary_cross_entropy_of_probability(p, y, 2.0)
+    assert value == pytest.approx(mp(lambda p, t: loss(p, t, 1 - p), p, y), rel=1e-13)
+    assert gradient == pytest.approx(
+        mp(lambda p, t: (1 - t) / (1 - p) - 2 * t / p, p, y), rel=1e-14
+    )
+
+
+def test_a_term_of_a_binary_loss_that_counts_nothing():
+    assert formulas.binary_cross_entropy_of_logit(inf, 1.0, 2.0) == (0.0, 0.0)
+    assert formulas.binary_cross_entropy_of_logit(-inf, 0.0, 2.0) == (0.0, 0.0)
+    assert formulas.binary_cross_entropy_of_logit(inf, 0.0, 2.0) == (inf, 1.0)
+    assert all(isnan(v) for v in formulas.binary_cross_entropy_of_logit(nan, 1.0, 0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -51,6 +52,56 @@ def put(rows: Rows, tile: np.ndarray, lo: int, hi: int, begin: int) -> None:
         return
     memory, starts = rows.memory
     returns(rows.storage)(tile, starts[lo:hi] + begin * rows.step, rows.step, memory)
+
+
+# --- elements side by side, whatever rows they are of --------------------------------------------
+
+
+def in_place(rows: Rows) -> bool:
+    """Whether kernels can read all elements where they lie, side by side."""
+    return not rows.copied and rows.data.flags.c_contiguous
+
+
+def elements(rows: Rows, first: int, last: int) -> np.ndarray:
+    """Return the elements [first, last) in the order of the rows, in place or copied."""
+    if in_place(rows):
+        return read_only(rows.data.reshape(-1)[first:last])
+    flat = np.empty(last - first, words(rows.storage))
+    for tile, lo, begin in _tiles(flat, rows.width, first):
+        hi, end = lo + tile.shape[0], begin + tile.shape[1]
+        if rows.converted:
+            tile[...] = rows.converted_tile(lo, hi, begin, end)
+        else:
+            memory, starts = rows.memory
+            copies(rows.storage)(
+                read_only(memory), starts[lo:hi] + begin * rows.step, rows.step, end - begin, tile
+            )
+    return read_only(flat)
+
+
+def room(rows: Rows, first: int, last: int) -> tuple[np.ndarray, bool]:
+    """Return memory for the elements [first, last), and whether it is their own."""
+    if in_place(rows):
+        return rows.data.reshape(-1)[first:last], True
+    return np.empty(last - first, words(rows.storage)), False
+
+
+def put_elements(rows: Rows, flat: np.ndarray, first: int) -> None:
+    """Write elements to their places from `first` on."""
+    for tile, lo, begin in _tiles(flat, rows.width, first):
+        put(rows, tile, lo, lo + tile.shape[0], begin)
+
+
+def _tiles(flat: np.ndarray, width: int, first: int) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Cut elements from `first` on into the end of a row, whole rows, a beginning; and where."""
+    at = 0
+    while at < flat.size:
+        lo, begin = divmod(first + at, width)
+        left = flat.size - at
+        rows = left // width if not begin and left >= width else 1
+        length = width if rows > 1 else min(width - begin, left)
+        yield flat[at : at + rows * length].reshape(rows, length), lo, begin
+        at += rows * length
 
 
 @cache

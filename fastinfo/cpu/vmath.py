@@ -134,6 +134,31 @@ def _entropy_gap_single(u):
     return where(near, square * (t * tail + _F_ONE), far)
 
 
+# log(1 + e) / e on [0, 1], degree 9: 4.7e-9 relative
+_P1, _P2, _P3, _P4, _P5, _P6, _P7, _P8, _P9, _P10 = (
+    _f(c)
+    for c in (
+        0.999999995287312151,
+        -0.499999024231690282,
+        0.333299624216611214,
+        -0.249541336822589777,
+        0.1967593931282918,
+        -0.153055925704770155,
+        0.10603654678502487,
+        -0.0569595306364315396,
+        0.0198514597335227975,
+        -0.00324402446192206429,
+    )
+)
+
+
+@helper(EXACT)
+def _log1p_single(e):
+    """log(1 + e) for e in [0, 1], with full relative accuracy; NaN for NaN."""
+    p = (((((_P10 * e + _P9) * e + _P8) * e + _P7) * e + _P6) * e + _P5) * e + _P4
+    return (((p * e + _P3) * e + _P2) * e + _P1) * e
+
+
 # --- float64 -------------------------------------------------------------------------------------
 
 _d = np.float64
@@ -293,6 +318,15 @@ def _log_ratio(p, q):
     return _as_double(n), (mp - mq) / (mp + mq)
 
 
+@helper(EXACT)
+def _log1p_double(e):
+    """log(1 + e) for e in [0, 1], with full relative accuracy; NaN for NaN."""
+    far = e > np.sqrt(2.0) - 1.0
+    s = where(far, e - 1.0, e) / where(far, e + 3.0, e + 2.0)  # of (1 + e) / 2 or of 1 + e
+    tail = 2.0 * s * s * s * _atanh_tail(s * s)
+    return where(far, _LN2_HIGH, 0.0) + (2.0 * s + (tail + where(far, _LN2_LOW, 0.0)))
+
+
 # --- 16-bit words --------------------------------------------------------------------------------
 
 
@@ -354,6 +388,7 @@ single = Arithmetic(
     exp2_and_below=_exp2_and_below_single,
     where=where,
     tanh=_tanh_single,
+    log1p=_log1p_single,
     entropy_gap=_entropy_gap_single,
     log_in_units=_log2_single,
     log_unit=np.log(2.0),
@@ -366,6 +401,7 @@ double = Arithmetic(
     exp2=_exp2_double,
     exp2_and_below=_exp2_and_below_double,
     tanh=_tanh_double,
+    log1p=_log1p_double,
     where=where,
     log=_log_double,
     entropy_gap=_entropy_gap_double,
@@ -406,16 +442,21 @@ def reader(storage, arithmetic, beyond):
     float16 is widened by the processor where it can: 2.1 times the speed of the integer form.
     """
     load, convert = loader(arithmetic.lanes), arithmetic.convert
-    fill = _fill(storage, beyond)
-    widen = simd.upper_halves if storage == "bfloat16" else STORAGE[storage][1]
-    if storage == "float16" and _converts_halves():
-        widen = simd.widen_half
+    fill, widen = _fill(storage, beyond), widener(storage)
 
     @helper(EXACT)
     def read(x, k):
         return convert(widen(load(x, k, fill)))
 
     return read
+
+
+@cache
+def widener(storage):
+    """Return what makes a vector of a storage one of floats."""
+    if storage == "bfloat16":
+        return simd.upper_halves
+    return simd.widen_half if storage == "float16" and _converts_halves() else STORAGE[storage][1]
 
 
 @cache
