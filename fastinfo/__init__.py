@@ -18,6 +18,7 @@ _MODULES = {
         "softmax_cross_entropy",
         "softmax_statistics",
     ),
+    "fastinfo.streaming": ("StreamingCrossEntropy",),
     "fastinfo.information": (
         "cross_entropy",
         "entropy",

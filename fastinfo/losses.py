@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,7 +121,7 @@ def softmax_cross_entropy(
         logits, targets, axis, class_weight, sample_weight, ignore_index, label_smoothing, z_loss,
         temperature, softcap, reduction, return_grad, out,
     )  # fmt: skip
-    loss = give(as_result(_reduce(result, shape, reduction, total), x.result), x)
+    loss = give(as_result(reduced(result, shape, reduction, total), x.result), x)
     if grad is None:
         return loss
     return loss, (give(grad, x, x.storage) if out is None else out)
@@ -151,7 +152,7 @@ def _cross_entropy(
         else checks.targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
     )
     weight = checks.weights_of("class_weight", class_weight, (rows.width,), "class")
-    active, total = _row_weights(sample_weight, rows, classes, weight, reduction)
+    active, total = row_weights(sample_weight, rows.shape, classes, weight, reduction)
     module = home("rows", x.device)
     problem = module.Problem(
         rows,
@@ -175,16 +176,16 @@ def _cross_entropy(
     return result, rows.shape, total, grad, x
 
 
-def _row_weights(
+def row_weights(
     sample_weight: Any,
-    rows: Rows,
+    shape: tuple[int, ...],
     classes: np.ndarray | None,
     class_weight: np.ndarray | None,
     reduction: str,
 ) -> tuple[np.ndarray, float]:
     """Weight of each row in the reduced loss, 0 for ignored ones, and what a mean divides by."""
-    given = checks.weights_of("sample_weight", sample_weight, rows.shape, "row")
-    weights = np.ones(rows.count) if given is None else given.ravel()
+    given = checks.weights_of("sample_weight", sample_weight, shape, "row")
+    weights = np.ones(math.prod(shape)) if given is None else given.ravel()
     if classes is not None and (classes < 0).any():
         weights = np.where(classes >= 0, weights, 0.0)
     if reduction != "mean":
@@ -197,7 +198,7 @@ def _row_weights(
     return shares, total
 
 
-def _reduce(values: np.ndarray, shape: tuple[int, ...], reduction: str, total: float) -> np.ndarray:
+def reduced(values: np.ndarray, shape: tuple[int, ...], reduction: str, total: float) -> np.ndarray:
     """Rows in their shape, or their sum, which is already divided for a mean; NaN over nothing."""
     if reduction == "none":
         return values.reshape(shape)
@@ -269,7 +270,7 @@ def perplexity(
         "mean", False, None,
     )  # fmt: skip
     with np.errstate(over="ignore"):
-        value = np.exp(_reduce(losses, shape, "mean", total))
+        value = np.exp(reduced(losses, shape, "mean", total))
     return give(as_result(value, x.result), x)
 
 
@@ -337,11 +338,18 @@ def softmax_statistics(
     module = home("rows", x.device)
     options = _options(module, temperature, softcap)
     figures = module.statistics(module.Problem(rows, options, targets=classes, statistics=True))
+    return statistics_from(figures, rows.shape, x.result, x, *[classes is not None] * 2)
+
+
+def statistics_from(
+    figures: np.ndarray, shape: tuple[int, ...], real: str, like: Source, known: bool, ranked: bool
+) -> SoftmaxStatistics:
+    """Figures of rows as arrays in their shape; the last two only if they are known."""
+    module = home("rows", like.device)
 
     def field(number: int, dtype: str) -> Any:
-        return give(as_result(figures[number].reshape(rows.shape), dtype), x)
+        return give(as_result(figures[number].reshape(shape), dtype), like)
 
-    real, known = x.result, classes is not None
     largest, log_sum, lse, entropy = (field(number, real) for number in module.REAL_FIGURES)
     return SoftmaxStatistics(
         largest,
@@ -350,7 +358,7 @@ def softmax_statistics(
         entropy,
         field(module.ARGMAX, "int64"),
         field(module.LOG_PROB, real) if known else None,
-        field(module.RANK, "int64") if known else None,
+        field(module.RANK, "int64") if ranked else None,
     )
 
 

@@ -312,7 +312,8 @@ def piece_reader(storage, softcap, weights, soft, statistics):
             position = block_of_max + find(b, m)
         state[MAX], state[REST], state[ENTROPY] = np.float64(m), rest, e
         state[LINEAR], state[WEIGHT], state[RANK] = a, c, rank
-        state[ARGMAX], state[TARGET_LOGIT] = base + position, np.float64(target_logit)
+        state[ARGMAX] = base + position if position >= 0 else -1.0
+        state[TARGET_LOGIT] = np.float64(target_logit)
 
     return read_piece
 
@@ -457,9 +458,10 @@ def summaries(softcap):
 
 @cache
 def merges(softcap, storage):
-    """Kernel: put the states of the pieces of rows together, in order.
+    """Kernel: put the states of the pieces of rows together.
 
-    A NaN stays, and where it was first.
+    Pieces may come in any order: of equal maxima the lowest class counts. A NaN stays, and where
+    it is first. The target's logit is the first piece's.
     """
     z_of = _z_as_read(storage, softcap)
     real = vmath.STORAGE[storage][0].real
@@ -475,15 +477,17 @@ def merges(softcap, storage):
                 gap = np.float64(z_of(real(s[MAX]), option)) - np.float64(
                     z_of(real(t[MAX]), option)
                 )
-                if s[MAX] == s[MAX] and not t[MAX] <= s[MAX]:
+                s_is_nan, t_is_nan = s[MAX] != s[MAX], t[MAX] != t[MAX]
+                if s[MAX] == t[MAX] or (s_is_nan and t_is_nan):
+                    s[ARGMAX] = min(s[ARGMAX], t[ARGMAX])
+                elif not s_is_nan and not t[MAX] <= s[MAX]:
                     s[ARGMAX] = t[ARGMAX]
-                is_nan = s[MAX] != s[MAX] or t[MAX] != t[MAX]
                 s[MAX], s[REST], s[ENTROPY], s[LINEAR], s[WEIGHT] = _merge(
                     s[MAX], s[REST], s[ENTROPY], s[LINEAR], s[WEIGHT],
                     t[MAX], t[REST], t[ENTROPY], t[LINEAR], t[WEIGHT], gap,
                     option[INVERSE_TEMPERATURE],
                 )  # fmt: skip
-                if is_nan:
+                if s_is_nan or t_is_nan:
                     s[MAX] = np.nan
                 s[RANK] += t[RANK]
 

@@ -33,6 +33,12 @@ STREAM_BYTES = 1 << 23
 REAL_FIGURES = (kernels.MAXIMUM, kernels.LOG_SUM, kernels.LOGSUMEXP, kernels.ENTROPY_OF_ROW)
 LOGSUMEXP, ARGMAX = kernels.LOGSUMEXP, kernels.ARGMAX_OF_ROW
 LOG_PROB, RANK = kernels.LOG_PROB, kernels.RANK_OF_TARGET
+# Columns of a row's state, with one piece of the row or many: the others are 0 where no classes are
+# weighed.
+STATE_COLUMNS = (
+    kernels.MAX, kernels.REST, kernels.ENTROPY, kernels.ARGMAX, kernels.RANK, kernels.TARGET_LOGIT,
+)  # fmt: skip
+TARGET_LOGIT = kernels.TARGET_LOGIT
 # Logits of targets where every stretch is a whole row.
 NOWHERE = np.empty(0)
 
@@ -63,7 +69,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Problem:
-    """Logits, what weighs their classes, and which rows count."""
+    """Logits, what weighs their classes, and which rows count.
+
+    The first class of the logits is class `base` of the targets'; `elsewhere` has the logits of
+    targets among other classes.
+    """
 
     logits: Rows
     options: Options
@@ -72,6 +82,8 @@ class Problem:
     class_weight: np.ndarray | None = None
     active: np.ndarray | None = None
     statistics: bool = False
+    base: int = 0
+    elsewhere: np.ndarray | None = None
 
     @lazy
     def weights(self) -> str:
@@ -106,7 +118,15 @@ class Problem:
     @lazy
     def target_logits(self) -> np.ndarray:
         """Logit of each row's target, for stretches that do not hold it."""
-        return self.logits.pick(self.row_targets)
+        own = self.row_targets - self.base
+        inside = (own >= 0) & (own < self.logits.width)
+        picked = self.logits.pick(np.where(inside, own, -1))
+        if self.elsewhere is None:
+            return picked
+        others = self.elsewhere
+        if self.logits.arithmetic == "float32":
+            others = _between_floats(others, own >= 0)
+        return np.where(inside, picked, others)
 
     @lazy
     def class_weights(self) -> np.ndarray:
@@ -142,6 +162,19 @@ class Problem:
         return max(1, least // cost), most // cost
 
 
+def _between_floats(x: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """Return float32 numbers next to x, above it or below.
+
+    Classes before the target's are counted if they are at least x, those after it if they are
+    greater; a float32 logit is so exactly where it is of the neighbour above, or below.
+    """
+    with np.errstate(over="ignore"):
+        near = x.astype(np.float32)
+    up, down = np.nextafter(near, np.float32(np.inf)), np.nextafter(near, np.float32(-np.inf))
+    near = np.where(above & (near < x), up, np.where(~above & (near > x), down, near))
+    return near.astype(np.float64)
+
+
 # --- what is computed ----------------------------------------------------------------------------
 
 
@@ -155,10 +188,8 @@ def losses(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
     state = _by_stretches(problem)
     rest = (problem.row_targets, problem.row_weights, problem.class_weights, problem.options.array)
     kernels.finishes(problem.capped)(state, *rest, result)
-    if target is not None:
-        coefficients = np.empty((result.size, gradient_kernels.COEFFICIENTS))
-        gradient_kernels.coefficients(problem.capped)(state, *rest, coefficients)
-        _emit(problem, coefficients, target)
+    if out is not None:
+        gradients(problem, state, out)
     return result
 
 
@@ -203,6 +234,76 @@ def log_softmax(problem: Problem, out: np.ndarray) -> None:
     _write(problem.logits, _result(out), task)
 
 
+# --- classes that come in pieces -----------------------------------------------------------------
+
+
+def no_states(count: int) -> np.ndarray:
+    """Return the states of rows of which no class has come."""
+    state = np.zeros((count, kernels.STATE))
+    state[:, kernels.MAX], state[:, kernels.REST] = -np.inf, -1.0
+    state[:, kernels.ARGMAX], state[:, kernels.TARGET_LOGIT] = -1.0, np.nan
+    return state
+
+
+def states(problem: Problem) -> np.ndarray:
+    """Return the states of all rows."""
+    if not problem.by_rows:
+        return _by_stretches(problem)
+    state = np.empty((problem.logits.count, kernels.STATE))
+
+    def task(lo: int, hi: int) -> None:
+        state[lo:hi] = _read(problem, lo, hi)
+
+    run(task, problem.logits.count, *problem.steps())
+    return state
+
+
+def merged(pieces: list[np.ndarray], target_logits: np.ndarray) -> np.ndarray:
+    """Return the states of rows of plain logits from those of their pieces, in any order."""
+    state = np.empty_like(pieces[0])
+    # z is the logit itself, which float64 holds whatever its type was
+    merge = kernels.merges(False, "float64")
+    merge(np.stack(pieces, axis=1), Options().array, state)
+    state[:, kernels.TARGET_LOGIT] = target_logits
+    return state
+
+
+def losses_of(state: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the weighted loss of each row of plain logits from its state."""
+    result = np.empty(len(state))
+    kernels.finishes(False)(state, targets, weights, read_only(NOWHERE), Options().array, result)
+    return result
+
+
+def figures_of(state: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the figures of rows of plain logits from their states, as `statistics` does."""
+    figures = np.empty((kernels.FIGURES, len(state)))
+    kernels.summaries(False)(state, targets, Options().array, figures)
+    return figures
+
+
+def gradients(problem: Problem, state: np.ndarray, out: np.ndarray) -> None:
+    """Write the gradients of the losses that the states give, classes last."""
+    coefficients = np.empty((len(state), gradient_kernels.COEFFICIENTS))
+    gradient_kernels.coefficients(problem.capped)(
+        state, problem.row_targets, problem.row_weights, problem.class_weights,
+        problem.options.array, coefficients,
+    )  # fmt: skip
+    if problem.logits.arithmetic == "float32" and not problem.capped:
+        _refer_to_floats(coefficients)
+    _emit(problem, coefficients, Rows.along(out, *[problem.logits.storage] * 2))
+
+
+def _refer_to_floats(coefficients: np.ndarray) -> None:
+    """Measure gradients from float32 numbers: a row's maximum may be among classes in float64."""
+    most = float(np.finfo(np.float32).max)
+    reference = coefficients[:, gradient_kernels.REFERENCE].copy()
+    with np.errstate(all="ignore"):  # rows that do not count hold anything
+        near = np.clip(reference, -most, most).astype(np.float32).astype(np.float64)
+        coefficients[:, gradient_kernels.SCALE] *= np.exp(near - reference)
+    coefficients[:, gradient_kernels.REFERENCE] = near
+
+
 # --- by rows -------------------------------------------------------------------------------------
 
 
@@ -236,7 +337,8 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
 def _read(problem: Problem, lo: int, hi: int) -> np.ndarray:
     """Return the states of the rows [lo, hi)."""
     state = np.empty((hi - lo, kernels.STATE))
-    _reader(problem, lo, hi, 0, problem.logits.width, NOWHERE)(0, 1, state)
+    elsewhere = NOWHERE if problem.elsewhere is None else problem.target_logits[lo:hi]
+    _reader(problem, lo, hi, 0, problem.logits.width, elsewhere)(0, 1, state)
     return state
 
 
@@ -247,7 +349,7 @@ def _reader(
     read_states = kernels.states(*problem.variant, problem.statistics)
     memory, starts, width, y, y_starts = problem.stretch(lo, hi, begin, end)
     given = (
-        memory, starts, width, begin, y, y_starts, problem.class_weights,
+        memory, starts, width, problem.base + begin, y, y_starts, problem.class_weights,
         problem.row_targets[lo:hi], elsewhere, problem.row_weights[lo:hi], problem.options.array,
     )  # fmt: skip
     return lambda first, pieces, state: read_states(first, pieces, *given, state)
@@ -300,7 +402,7 @@ def _emit(problem: Problem, coefficients: np.ndarray, target: Rows) -> None:
     ) -> None:
         logits, offsets, width, y, y_starts = problem.stretch(lo, hi, begin, end)
         write_rows(
-            logits, offsets, width, begin, y, y_starts, problem.class_weights,
+            logits, offsets, width, problem.base + begin, y, y_starts, problem.class_weights,
             problem.row_targets[lo:hi], problem.row_weights[lo:hi], problem.options.array,
             coefficients[lo:hi], memory, starts, False,
         )  # fmt: skip
