@@ -337,8 +337,10 @@ def softmax_statistics(
         classes = checks.targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
     module = home("rows", x.device)
     options = _options(module, temperature, softcap)
-    figures = module.statistics(module.Problem(rows, options, targets=classes, statistics=True))
-    return statistics_from(figures, rows.shape, x.result, x, *[classes is not None] * 2)
+    known = classes is not None
+    problem = module.Problem(rows, options, targets=classes, statistics=True, ranks=known)
+    figures = module.statistics(problem)
+    return statistics_from(figures, rows.shape, x.result, x, known, known)
 
 
 def statistics_from(

@@ -135,6 +135,7 @@ class StreamingCrossEntropy:
             targets=self._targets,
             active=self._kept.astype(np.float64),
             statistics=True,
+            ranks=self._ranked,
             base=start,
             elsewhere=known if self._ranked else None,
         )

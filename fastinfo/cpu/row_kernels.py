@@ -104,8 +104,12 @@ def shape(arithmetic, softcap):
 
 
 @cache
-def _sums(storage, softcap, weights, soft, statistics):
-    """Maximum of a block of logits, and its sums measured from `ref`."""
+def _sums(storage, softcap, weights, soft, statistics, ranks):
+    """Maximum of a block of logits, and its sums measured from `ref`.
+
+    What is asked for ahead lies `jump` further on from the `left`-th logit on, where the piece ends
+    and another row's begins.
+    """
     arithmetic = vmath.STORAGE[storage][0]
     real, exp2, lanes, filled = (
         arithmetic.real, arithmetic.exp2, arithmetic.lanes, arithmetic.filled,
@@ -113,7 +117,7 @@ def _sums(storage, softcap, weights, soft, statistics):
     linear, z_of = weights != "none", shape(arithmetic, softcap)
     read = vmath.pair_reader(storage, arithmetic, -np.inf, in_order=linear)
     weight = weight_of_class(weights, arithmetic, soft)
-    zero, one, lowest = real(0), real(1), real(-np.inf)
+    zero, one, lowest, least = real(0), real(1), real(-np.inf), real(np.finfo(real).min)
     item = np.dtype(words(storage)).itemsize
     ahead, to_line = PREFETCH // item, LINE // item
 
@@ -124,7 +128,8 @@ def _sums(storage, softcap, weights, soft, statistics):
         d = z_of(v, cap, inner)[0] - ref
         e = exp2(d * scale)
         if statistics:
-            e_term = where(e > zero, e * d, zero)
+            e_term = e * maximum(d, filled(least))  # where d is -inf, e is 0
+        if ranks:
             higher = where(((v > above) | (v >= from_target)) & inside, one, zero)
         if linear:
             c = where(inside, weight(y, w, k, alpha, beta), zero)
@@ -138,9 +143,10 @@ def _sums(storage, softcap, weights, soft, statistics):
         )  # fmt: skip
 
     @helper(EXACT)
-    def pair(x, y, w, k, *given):
+    def pair(x, y, w, k, left, jump, *given):
         for line in range(0, 2 * lanes, to_line):
-            prefetch(x, k + ahead + line)
+            at = k + ahead + line
+            prefetch(x, at + jump if at >= left else at)
         (low, high), (in_low, in_high) = read(x, k)
         return both(
             terms(low, in_low, y, w, k, *given), terms(high, in_high, y, w, k + lanes, *given)
@@ -149,10 +155,10 @@ def _sums(storage, softcap, weights, soft, statistics):
     # Inlined into a larger function, LLVM would fetch the polynomial's coefficients from memory
     # again for every vector: a tenth of the speed of reading.
     @helper(EXACT, inline=False)
-    def sums(x, y, w, ref, above, from_target, option):
+    def sums(x, y, w, ref, above, from_target, option, left, jump):
         apart()
         given = (
-            ref, above, from_target, real(option[ALPHA]), real(option[BETA]),
+            left, jump, ref, above, from_target, real(option[ALPHA]), real(option[BETA]),
             real(option[LOG2_SCALE]), real(option[CAP]), real(option[INNER]),
         )  # fmt: skip
         none = filled(zero)
@@ -243,11 +249,14 @@ def _searches(storage):
 
 
 @cache
-def piece_reader(storage, softcap, weights, soft, statistics):
-    """Read a piece of a row that begins at class `base` into its state."""
+def piece_reader(storage, softcap, weights, soft, statistics, ranks=False):
+    """Read a piece of a row that begins at class `base` into its state.
+
+    The piece read next begins `jump` elements after the end of this one.
+    """
     arithmetic, load, _ = vmath.STORAGE[storage]
     real = arithmetic.real
-    measure = _sums(storage, softcap, weights, soft, statistics)
+    measure = _sums(storage, softcap, weights, soft, statistics, ranks)
     rest_of, z_of = _rest(storage, softcap), _z_as_read(storage, softcap)
     highest, find, count_equal = _searches(storage)
     lowest, zero, nothing = real(-np.inf), real(0), real(np.nan)
@@ -255,7 +264,7 @@ def piece_reader(storage, softcap, weights, soft, statistics):
     max_rise = 0.0 if weights != "none" else MAX_RISE_OF_ENTROPY if statistics else MAX_RISE
 
     @helper(EXACT)
-    def read_piece(x, y, w, base, target, elsewhere, option, state):
+    def read_piece(x, y, w, base, target, elsewhere, jump, option, state):
         inverse_t, scale = option[INVERSE_TEMPERATURE], option[LOG2_SCALE]
         target -= base
         target_logit = load(x[target]) if 0 <= target < x.size else real(elsewhere)
@@ -268,10 +277,10 @@ def piece_reader(storage, softcap, weights, soft, statistics):
             if not start > lowest:
                 start = highest(b)
                 ref = z_of(start if start > lowest else zero, option)
-            from_target = target_logit if statistics and hi <= target else nothing
+            from_target = target_logit if ranks and hi <= target else nothing
             top, total, eb, ab, cb, higher = measure(
                 b, part(y, lo, hi), part(w, base + lo, base + hi), ref, target_logit, from_target,
-                option,
+                option, x.size - lo, jump,
             )  # fmt: skip
             if top > start:
                 rise = np.float64(z_of(top, option)) - np.float64(ref)
@@ -281,7 +290,7 @@ def piece_reader(storage, softcap, weights, soft, statistics):
                         of_max, e_of_max, _ = _lower(of_max, e_of_max, 0.0, 0.0, rise, inverse_t)
                     start, ref = top, z_of(top, option)
                     continue
-            if statistics and lo < target < hi:
+            if ranks and lo < target < hi:
                 rank += count_equal(part(x, lo, target), target_logit)
             rank, a, c, lo = rank + higher, a + ab, c + cb, hi
             if top > m:
@@ -378,9 +387,10 @@ def losses(storage, softcap, weights, soft):
             out[i] = 0.0
             if active[i] != 0.0:
                 begin = y_starts[i] if y_starts.size else 0
+                jump = starts[i + 1] - starts[i] - width if i + 1 < starts.size else 0
                 read_piece(
                     part(x, starts[i], starts[i] + width), part(y, begin, begin + width), w, 0,
-                    targets[i], np.nan, option, state,
+                    targets[i], np.nan, jump, option, state,
                 )  # fmt: skip
                 out[i] = finish(state, targets[i], active[i], w, option)
 
@@ -388,15 +398,15 @@ def losses(storage, softcap, weights, soft):
 
 
 @cache
-def states(storage, softcap, weights, soft, statistics):
+def states(storage, softcap, weights, soft, statistics, ranks=False):
     """Kernel: states of pieces of rows, `state.shape[0]` of them from number `first` on.
 
     A row of `width` classes, the first of which is class `base` of what it is a stretch of, has
     `pieces` of them. Rows that do not count keep the state of no classes.
     """
-    read_piece = piece_reader(storage, softcap, weights, soft, statistics)
+    read_piece = piece_reader(storage, softcap, weights, soft, statistics, ranks)
 
-    @kernel(storage, softcap, weights, soft, statistics)
+    @kernel(storage, softcap, weights, soft, statistics, ranks)
     def read_states(
         first, pieces, x, starts, width, base, y, y_starts, w, targets, elsewhere, active, option,
         state,
@@ -408,9 +418,13 @@ def states(storage, softcap, weights, soft, statistics):
             if active[i] == 0.0:
                 hi = lo
             at = y_starts[i] if y_starts.size else 0
+            jump = 0
+            if hi == width and i + 1 < starts.size:
+                jump = starts[i + 1] - starts[i] - width
             read_piece(
                 part(x, starts[i] + lo, starts[i] + hi), part(y, at + lo, at + hi), w, base + lo,
-                targets[i], elsewhere[i] if elsewhere.size else np.nan, option, row_of(state, n),
+                targets[i], elsewhere[i] if elsewhere.size else np.nan, jump, option,
+                row_of(state, n),
             )  # fmt: skip
 
     return read_states

@@ -82,6 +82,7 @@ class Problem:
     class_weight: np.ndarray | None = None
     active: np.ndarray | None = None
     statistics: bool = False
+    ranks: bool = False
     base: int = 0
     elsewhere: np.ndarray | None = None
 
@@ -346,7 +347,7 @@ def _reader(
     problem: Problem, lo: int, hi: int, begin: int, end: int, elsewhere: np.ndarray
 ) -> Callable[[int, int, np.ndarray], None]:
     """Return read(first, pieces, state): states of pieces of the classes [begin, end) of rows."""
-    read_states = kernels.states(*problem.variant, problem.statistics)
+    read_states = kernels.states(*problem.variant, problem.statistics, problem.ranks)
     memory, starts, width, y, y_starts = problem.stretch(lo, hi, begin, end)
     given = (
         memory, starts, width, problem.base + begin, y, y_starts, problem.class_weights,
