@@ -139,11 +139,11 @@ class StreamingCrossEntropy:
             base=start,
             elsewhere=known if self._ranked else None,
         )
+        piece = module.states(problem)
         inside = (self._targets >= start) & (self._targets < stop)
-        logits = np.where(inside, problem.target_logits, known)
+        logits = np.where(inside, piece[:, module.TARGET_LOGIT], known)
         if self._ranked:
             self._same_logits("chunk", known, logits)
-        piece = module.states(problem)
         self._state = module.merged([self._state, piece] if self._ranges else [piece], logits)
         self._ranges, self._real = ranges, _wider(self._real, x.result)
 

@@ -46,7 +46,7 @@ PIECE = 1 << 20
 # again; for an entropy, Σ w (z - m), which is small beside Σ w (z - ref), from 2**8 on. Where the
 # rest of the sum is less than 1/16 of its maximal term, the block of the maximum is read again
 # without that term.
-SAMPLE = 64
+SAMPLE, SAMPLE_OF_ENTROPY = 64, 256
 MAX_RISE, MAX_RISE_OF_ENTROPY = 32.0, 8.0
 MIN_REST = 0.0625
 
@@ -212,8 +212,8 @@ def _z_as_read(storage, softcap):
 
 
 @cache
-def _searches(storage):
-    """Highest of the first logits, position of a value, and how many equal a value."""
+def _searches(storage, sample):
+    """Highest of the first logits, position of a value and of a NaN, how many equal a value."""
     arithmetic = vmath.STORAGE[storage][0]
     lanes, filled = arithmetic.lanes, arithmetic.filled
     read = vmath.reader(storage, arithmetic, -np.inf)
@@ -221,21 +221,35 @@ def _searches(storage):
     @helper(EXACT)
     def highest(x):
         top = filled(-np.inf)
-        for k in range(0, SAMPLE, lanes):
+        for k in range(0, min(sample, max(x.size, SAMPLE)), lanes):
             top = maximum(read(x, k), top)
         return highest_of(top)
 
-    @helper(EXACT)
-    def find(x, value):
-        """Position of the first `value`, of the first NaN if it is NaN; -1 if there is none."""
-        for k in range(0, x.size, lanes):
-            v = read(x, k)
-            found = bits_of_mask((v == value) | ((v != v) & (value != value)))
-            if found:
-                while not found & 1:
-                    found, k = found >> 1, k + 1
-                return k
-        return -1
+    def find_where(hit):
+        """Position of the first hit, -1 if there is none; four vectors are looked at together."""
+        hit = helper(EXACT)(hit)
+
+        @helper(EXACT)
+        def four(x, k, value):
+            low = hit(read(x, k), value) | hit(read(x, k + lanes), value)
+            k += 2 * lanes
+            return low | hit(read(x, k), value) | hit(read(x, k + lanes), value)
+
+        @helper(EXACT)
+        def find(x, value):
+            k = 0
+            while k < x.size and not bits_of_mask(four(x, k, value)):
+                k += 4 * lanes
+            while k < x.size:
+                found = bits_of_mask(hit(read(x, k), value))
+                if found:
+                    while not found & 1:
+                        found, k = found >> 1, k + 1
+                    return k
+                k += lanes
+            return -1
+
+        return find
 
     @helper(EXACT)
     def count_equal(x, value):
@@ -245,7 +259,9 @@ def _searches(storage):
             n += where((v == value) & lanes_before(x.size - k, v), one, zero)
         return sum_of(n)
 
-    return highest, find, count_equal
+    find = find_where(lambda v, value: v == value)
+    find_nan = find_where(lambda v, value: v != v)
+    return highest, find, find_nan, count_equal
 
 
 @cache
@@ -258,7 +274,9 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False):
     real = arithmetic.real
     measure = _sums(storage, softcap, weights, soft, statistics, ranks)
     rest_of, z_of = _rest(storage, softcap), _z_as_read(storage, softcap)
-    highest, find, count_equal = _searches(storage)
+    highest, find, find_nan, count_equal = _searches(
+        storage, SAMPLE_OF_ENTROPY if statistics else SAMPLE
+    )
     lowest, zero, nothing = real(-np.inf), real(0), real(np.nan)
     # Weighted sums of z - ref would cancel if measured from anything but the maximum.
     max_rise = 0.0 if weights != "none" else MAX_RISE_OF_ENTROPY if statistics else MAX_RISE
@@ -314,7 +332,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False):
                 rest, e = others + rest, e + eb
         position = -1
         if rest != rest:
-            position = find(x, nothing)
+            position = find_nan(x, nothing)
         if position >= 0:
             m = nothing
         elif statistics:

@@ -122,12 +122,16 @@ class Problem:
         own = self.row_targets - self.base
         inside = (own >= 0) & (own < self.logits.width)
         picked = self.logits.pick(np.where(inside, own, -1))
+        return picked if self.elsewhere is None else np.where(inside, picked, self.others_logits)
+
+    @lazy
+    def others_logits(self) -> np.ndarray:
+        """Logits of targets among other classes, to be compared with these."""
         if self.elsewhere is None:
-            return picked
-        others = self.elsewhere
-        if self.logits.arithmetic == "float32":
-            others = _between_floats(others, own >= 0)
-        return np.where(inside, picked, others)
+            return NOWHERE
+        if self.logits.arithmetic == "float64":
+            return np.ascontiguousarray(self.elsewhere)
+        return _between_floats(self.elsewhere, self.row_targets >= self.base)
 
     @lazy
     def class_weights(self) -> np.ndarray:
@@ -250,12 +254,17 @@ def states(problem: Problem) -> np.ndarray:
     """Return the states of all rows."""
     if not problem.by_rows:
         return _by_stretches(problem)
-    state = np.empty((problem.logits.count, kernels.STATE))
+    rows, elsewhere = problem.logits, problem.others_logits
+    state = np.empty((rows.count, kernels.STATE))
+    if problem.in_place:
+        read = _reader(problem, 0, rows.count, 0, rows.width, elsewhere)
+        run(lambda lo, hi: read(lo, 1, state[lo:hi]), rows.count, *problem.steps())
+        return state
 
-    def task(lo: int, hi: int) -> None:
-        state[lo:hi] = _read(problem, lo, hi)
+    def read_tile(lo: int, hi: int) -> None:
+        _reader(problem, lo, hi, 0, rows.width, elsewhere[lo:hi])(0, 1, state[lo:hi])
 
-    run(task, problem.logits.count, *problem.steps())
+    run(read_tile, rows.count, *problem.steps())
     return state
 
 
@@ -338,8 +347,7 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
 def _read(problem: Problem, lo: int, hi: int) -> np.ndarray:
     """Return the states of the rows [lo, hi)."""
     state = np.empty((hi - lo, kernels.STATE))
-    elsewhere = NOWHERE if problem.elsewhere is None else problem.target_logits[lo:hi]
-    _reader(problem, lo, hi, 0, problem.logits.width, elsewhere)(0, 1, state)
+    _reader(problem, lo, hi, 0, problem.logits.width, NOWHERE)(0, 1, state)
     return state
 
 
