@@ -138,6 +138,7 @@ class StreamingCrossEntropy:
             ranks=self._ranked,
             base=start,
             elsewhere=known if self._ranked else None,
+            maxima=self._state[:, module.HIGHEST].copy(),
         )
         piece = module.states(problem)
         inside = (self._targets >= start) & (self._targets < stop)

@@ -43,9 +43,9 @@ LINE = 64
 PIECE = 1 << 20
 # A piece is measured from the maximum of its first elements. A block whose own maximum is more than
 # 2**32 times as high (32 bits of rise cost 5 of the float32's 24) becomes the reference and is read
-# again; for an entropy, Σ w (z - m), which is small beside Σ w (z - ref), from 2**8 on. Where the
-# rest of the sum is less than 1/16 of its maximal term, the block of the maximum is read again
-# without that term.
+# again; for an entropy, Σ w (z - m), which is small beside Σ w (z - ref), from 2**8 on, and more
+# elements are looked at first. Where the rest of the sum is less than 1/16 of its maximal term, the
+# block of the maximum is read again without that term.
 SAMPLE, SAMPLE_OF_ENTROPY = 64, 256
 MAX_RISE, MAX_RISE_OF_ENTROPY = 32.0, 8.0
 MIN_REST = 0.0625
@@ -268,7 +268,8 @@ def _searches(storage, sample):
 def piece_reader(storage, softcap, weights, soft, statistics, ranks=False):
     """Read a piece of a row that begins at class `base` into its state.
 
-    The piece read next begins `jump` elements after the end of this one.
+    The piece read next begins `jump` elements after the end of this one. The position of a maximum
+    below `floor` is not looked for: a fifth of the time of 8000 classes.
     """
     arithmetic, load, _ = vmath.STORAGE[storage]
     real = arithmetic.real
@@ -282,7 +283,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False):
     max_rise = 0.0 if weights != "none" else MAX_RISE_OF_ENTROPY if statistics else MAX_RISE
 
     @helper(EXACT)
-    def read_piece(x, y, w, base, target, elsewhere, jump, option, state):
+    def read_piece(x, y, w, base, target, elsewhere, floor, jump, option, state):
         inverse_t, scale = option[INVERSE_TEMPERATURE], option[LOG2_SCALE]
         target -= base
         target_logit = load(x[target]) if 0 <= target < x.size else real(elsewhere)
@@ -335,7 +336,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False):
             position = find_nan(x, nothing)
         if position >= 0:
             m = nothing
-        elif statistics:
+        elif statistics and m >= floor:
             position = block_of_max + find(b, m)
         state[MAX], state[REST], state[ENTROPY] = np.float64(m), rest, e
         state[LINEAR], state[WEIGHT], state[RANK] = a, c, rank
@@ -408,7 +409,7 @@ def losses(storage, softcap, weights, soft):
                 jump = starts[i + 1] - starts[i] - width if i + 1 < starts.size else 0
                 read_piece(
                     part(x, starts[i], starts[i] + width), part(y, begin, begin + width), w, 0,
-                    targets[i], np.nan, jump, option, state,
+                    targets[i], np.nan, -np.inf, jump, option, state,
                 )  # fmt: skip
                 out[i] = finish(state, targets[i], active[i], w, option)
 
@@ -426,8 +427,8 @@ def states(storage, softcap, weights, soft, statistics, ranks=False):
 
     @kernel(storage, softcap, weights, soft, statistics, ranks)
     def read_states(
-        first, pieces, x, starts, width, base, y, y_starts, w, targets, elsewhere, active, option,
-        state,
+        first, pieces, x, starts, width, base, y, y_starts, w, targets, elsewhere, floor, active,
+        option, state,
     ):  # fmt: skip
         for n in range(state.shape[0]):
             i = (first + n) // pieces
@@ -441,8 +442,8 @@ def states(storage, softcap, weights, soft, statistics, ranks=False):
                 jump = starts[i + 1] - starts[i] - width
             read_piece(
                 part(x, starts[i] + lo, starts[i] + hi), part(y, at + lo, at + hi), w, base + lo,
-                targets[i], elsewhere[i] if elsewhere.size else np.nan, jump, option,
-                row_of(state, n),
+                targets[i], elsewhere[i] if elsewhere.size else np.nan,
+                floor[i] if floor.size else -np.inf, jump, option, row_of(state, n),
             )  # fmt: skip
 
     return read_states

@@ -38,8 +38,8 @@ LOG_PROB, RANK = kernels.LOG_PROB, kernels.RANK_OF_TARGET
 STATE_COLUMNS = (
     kernels.MAX, kernels.REST, kernels.ENTROPY, kernels.ARGMAX, kernels.RANK, kernels.TARGET_LOGIT,
 )  # fmt: skip
-TARGET_LOGIT = kernels.TARGET_LOGIT
-# Logits of targets where every stretch is a whole row.
+HIGHEST, TARGET_LOGIT = kernels.MAX, kernels.TARGET_LOGIT
+# Logits of targets, and maxima, where every stretch is a whole row.
 NOWHERE = np.empty(0)
 
 
@@ -72,7 +72,8 @@ class Problem:
     """Logits, what weighs their classes, and which rows count.
 
     The first class of the logits is class `base` of the targets'; `elsewhere` has the logits of
-    targets among other classes.
+    targets among other classes, `maxima` the highest of those: where these classes are all lower,
+    the argmax of a state is left out, -1.
     """
 
     logits: Rows
@@ -85,6 +86,7 @@ class Problem:
     ranks: bool = False
     base: int = 0
     elsewhere: np.ndarray | None = None
+    maxima: np.ndarray | None = None
 
     @lazy
     def weights(self) -> str:
@@ -357,9 +359,11 @@ def _reader(
     """Return read(first, pieces, state): states of pieces of the classes [begin, end) of rows."""
     read_states = kernels.states(*problem.variant, problem.statistics, problem.ranks)
     memory, starts, width, y, y_starts = problem.stretch(lo, hi, begin, end)
+    maxima = NOWHERE if problem.maxima is None else problem.maxima[lo:hi]
     given = (
         memory, starts, width, problem.base + begin, y, y_starts, problem.class_weights,
-        problem.row_targets[lo:hi], elsewhere, problem.row_weights[lo:hi], problem.options.array,
+        problem.row_targets[lo:hi], elsewhere, maxima, problem.row_weights[lo:hi],
+        problem.options.array,
     )  # fmt: skip
     return lambda first, pieces, state: read_states(first, pieces, *given, state)
 
