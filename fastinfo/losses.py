@@ -12,7 +12,7 @@ from fastinfo.dispatch import home
 from fastinfo.reductions import (
     classes_last,
     gradient_buffer,
-    reduce,
+    reduced,
     row_weights,
     with_gradient,
 )
@@ -155,7 +155,7 @@ def _cross_entropy(
         else checks.targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
     )
     weight = checks.weights_of("class_weight", class_weight, (rows.width,), "class")
-    active, total = row_weights(sample_weight, rows, classes, weight, reduction)
+    active, total = row_weights(sample_weight, rows.shape, classes, weight, reduction)
     module = home("rows", x.device)
     problem = module.Problem(
         rows,
@@ -226,7 +226,7 @@ def perplexity(
         "mean", False, None,
     )  # fmt: skip
     with np.errstate(over="ignore"):
-        value = np.exp(reduce(losses, shape, "mean", total))
+        value = np.exp(reduced(losses, shape, "mean", total))
     return give(as_result(value, x.result), x)
 
 
@@ -293,12 +293,21 @@ def softmax_statistics(
         classes = checks.targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
     module = home("rows", x.device)
     options = _options(module, temperature, softcap)
-    figures = module.statistics(module.Problem(rows, options, targets=classes, statistics=True))
+    known = classes is not None
+    problem = module.Problem(rows, options, targets=classes, statistics=True, ranks=known)
+    figures = module.statistics(problem)
+    return statistics_from(figures, rows.shape, x.result, x, known, known)
+
+
+def statistics_from(
+    figures: np.ndarray, shape: tuple[int, ...], real: str, like: Source, known: bool, ranked: bool
+) -> SoftmaxStatistics:
+    """Figures of rows as arrays in their shape; the last two only if they are known."""
+    module = home("rows", like.device)
 
     def field(number: int, dtype: str) -> Any:
-        return give(as_result(figures[number].reshape(rows.shape), dtype), x)
+        return give(as_result(figures[number].reshape(shape), dtype), like)
 
-    real, known = x.result, classes is not None
     largest, log_sum, lse, entropy = (field(number, real) for number in module.REAL_FIGURES)
     return SoftmaxStatistics(
         largest,
@@ -307,7 +316,7 @@ def softmax_statistics(
         entropy,
         field(module.ARGMAX, "int64"),
         field(module.LOG_PROB, real) if known else None,
-        field(module.RANK, "int64") if known else None,
+        field(module.RANK, "int64") if ranked else None,
     )
 
 
@@ -549,7 +558,7 @@ def negative_log_likelihood(
     if reduction == "mean" and count:
         values /= count
     total = 1.0 if reduction == "sum" else count
-    return give(as_result(reduce(values, rows.shape, reduction, total), source.result), source)
+    return give(as_result(reduced(values, rows.shape, reduction, total), source.result), source)
 
 
 def _refuse_improbable(q: Source, kept: np.ndarray) -> None:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from fastinfo import checks
-from fastinfo.arrays import Rows, Source, as_result, empty, give, output
+from fastinfo.arrays import Source, as_result, empty, give, output
 
 
 def row_weights(
     sample_weight: Any,
-    rows: Rows,
+    shape: tuple[int, ...],
     classes: np.ndarray | None,
     class_weight: np.ndarray | None,
     reduction: str,
 ) -> tuple[np.ndarray, float]:
     """Weight of each row in the reduced loss, 0 for ignored ones, and what a mean divides by."""
-    given = checks.weights_of("sample_weight", sample_weight, rows.shape, "row")
-    weights = np.ones(rows.count) if given is None else given.ravel()
+    given = checks.weights_of("sample_weight", sample_weight, shape, "row")
+    weights = np.ones(math.prod(shape)) if given is None else given.ravel()
     if classes is not None and (classes < 0).any():
         weights = np.where(classes >= 0, weights, 0.0)
     if reduction != "mean":
@@ -32,7 +33,7 @@ def row_weights(
     return shares, total
 
 
-def reduce(values: np.ndarray, shape: tuple[int, ...], reduction: str, total: float) -> np.ndarray:
+def reduced(values: np.ndarray, shape: tuple[int, ...], reduction: str, total: float) -> np.ndarray:
     """Rows in their shape, or their sum, which is already divided for a mean; NaN over nothing."""
     if reduction == "none":
         return values.reshape(shape)
@@ -64,7 +65,7 @@ def with_gradient(
     grad: np.ndarray | None, of: Source, out: Any,
 ) -> Any:  # fmt: skip
     """Reduced values as the kind of `like`, with the gradient by `of` if there is one."""
-    value = give(as_result(reduce(values, shape, reduction, total), like.result), like)
+    value = give(as_result(reduced(values, shape, reduction, total), like.result), like)
     if grad is None:
         return value
     return value, (give(grad, of, of.storage) if out is None else out)

@@ -151,7 +151,7 @@ def test_signatures(name):
     assert [p.name for p in actual.values() if p.kind is positional][: len(first)] == first
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONS, "SoftmaxStatistics"])
+@pytest.mark.parametrize("name", [*FUNCTIONS, "SoftmaxStatistics", "StreamingCrossEntropy"])
 def test_public_names(name):
     assert name in dir(fastinfo)
     assert name in fastinfo.__all__

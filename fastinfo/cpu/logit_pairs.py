@@ -17,7 +17,7 @@ from fastinfo.arrays import Rows, lazy
 from fastinfo.catalogue import LOGIT_DIVERGENCES, LogitDivergence
 from fastinfo.cpu import logit_pair_kernels as kernels
 from fastinfo.cpu import row_kernels
-from fastinfo.cpu.rows import TILE, Options, Problem, states, states_by_stretches, stretches
+from fastinfo.cpu.rows import Options, Problem, states_of_rows, stretches
 from fastinfo.cpu.tiles import put, stretch, writable
 from fastinfo.cpu.vmath import STORAGE
 from fastinfo.engine import run
@@ -63,16 +63,14 @@ class Pair:
 
 def divergences(pair: Pair, out: np.ndarray | None = None) -> np.ndarray:
     """Return the weighted divergences; with `out`, write derivatives by q there, classes last."""
-    n, width = pair.p.count, pair.p.width
+    n = pair.p.count
     values = np.zeros(n)
     target = None if out is None else Rows.along(out, *[pair.q.storage] * 2)
 
     def task(lo: int, hi: int) -> None:
-        read = states(pair.problem, lo, hi) if by_rows else states_by_stretches(pair.problem)
-        values[lo:hi] = _finish(pair, read, lo, hi, target)
+        values[lo:hi] = _finish(pair, states_of_rows(pair.problem, lo, hi), lo, hi, target)
 
-    by_rows = pair.problem.by_rows
-    run(task, n, max(1, TILE // 2 // width) if by_rows else max(1, n))
+    run(task, n, pair.problem.in_cache)
     return values
 
 

@@ -33,7 +33,13 @@ STREAM_BYTES = 1 << 23
 REAL_FIGURES = (kernels.MAXIMUM, kernels.LOG_SUM, kernels.LOGSUMEXP, kernels.ENTROPY_OF_ROW)
 LOGSUMEXP, ARGMAX = kernels.LOGSUMEXP, kernels.ARGMAX_OF_ROW
 LOG_PROB, RANK = kernels.LOG_PROB, kernels.RANK_OF_TARGET
-# Logits of targets where every stretch is a whole row.
+# Columns of a row's state, with one piece of the row or many: the others are 0 where no classes are
+# weighed.
+STATE_COLUMNS = (
+    kernels.MAX, kernels.REST, kernels.ENTROPY, kernels.ARGMAX, kernels.RANK, kernels.TARGET_LOGIT,
+)  # fmt: skip
+HIGHEST, TARGET_LOGIT = kernels.MAX, kernels.TARGET_LOGIT
+# Logits of targets, and maxima, where every stretch is a whole row.
 NOWHERE = np.empty(0)
 
 
@@ -63,7 +69,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Problem:
-    """Logits, what weighs their classes, and which rows count."""
+    """Logits, what weighs their classes, and which rows count.
+
+    The first class of the logits is class `base` of the targets'; `elsewhere` has the logits of
+    targets among other classes, `maxima` the highest of those: where these classes are all lower,
+    the argmax of a state is left out, -1.
+    """
 
     logits: Rows
     options: Options
@@ -73,6 +84,10 @@ class Problem:
     active: np.ndarray | None = None
     statistics: bool = False
     way: str = ""
+    ranks: bool = False
+    base: int = 0
+    elsewhere: np.ndarray | None = None
+    maxima: np.ndarray | None = None
 
     @lazy
     def weights(self) -> str:
@@ -109,7 +124,19 @@ class Problem:
     @lazy
     def target_logits(self) -> np.ndarray:
         """Logit of each row's target, for stretches that do not hold it."""
-        return self.logits.pick(self.row_targets)
+        own = self.row_targets - self.base
+        inside = (own >= 0) & (own < self.logits.width)
+        picked = self.logits.pick(np.where(inside, own, -1))
+        return picked if self.elsewhere is None else np.where(inside, picked, self.others_logits)
+
+    @lazy
+    def others_logits(self) -> np.ndarray:
+        """Logits of targets among other classes, to be compared with these."""
+        if self.elsewhere is None:
+            return NOWHERE
+        if self.logits.arithmetic == "float64":
+            return np.ascontiguousarray(self.elsewhere)
+        return _between_floats(self.elsewhere, self.row_targets >= self.base)
 
     @lazy
     def class_weights(self) -> np.ndarray:
@@ -138,11 +165,32 @@ class Problem:
         return memory, starts, end - begin, y, y_starts
 
     def steps(self, target: Rows | None = None) -> tuple[int, int]:
-        """Rows that a thread takes at a time, at least and at most."""
+        """Rows that a thread takes at a time, at least and at most; all, if they go by pieces."""
+        if not self.by_rows:
+            return max(1, self.logits.count), 0
         cost = self.logits.width + ROW_COST
         tiled = not self.in_place or (target is not None and target.copied)
         least, most = (LEAST, CHUNK) if not tiled else (TILE // 2, TILE)
         return max(1, least // cost), most // cost
+
+    @property
+    def in_cache(self) -> int:
+        """Rows that stay in cache until they are read again; all, if they go by pieces."""
+        count, width = self.logits.count, self.logits.width
+        return max(1, TILE // 2 // width) if self.by_rows else max(1, count)
+
+
+def _between_floats(x: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """Return float32 numbers next to x, above it or below.
+
+    Classes before the target's are counted if they are at least x, those after it if they are
+    greater; a float32 logit is so exactly where it is of the neighbour above, or below.
+    """
+    with np.errstate(over="ignore"):
+        near = x.astype(np.float32)
+    up, down = np.nextafter(near, np.float32(np.inf)), np.nextafter(near, np.float32(-np.inf))
+    near = np.where(above & (near < x), up, np.where(~above & (near > x), down, near))
+    return near.astype(np.float64)
 
 
 # --- what is computed ----------------------------------------------------------------------------
@@ -158,10 +206,8 @@ def losses(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
     state = states_by_stretches(problem)
     rest = (problem.row_targets, problem.row_weights, problem.class_weights, problem.options.array)
     kernels.finishes(problem.capped)(state, *rest, result)
-    if target is not None:
-        coefficients = np.empty((result.size, gradient_kernels.COEFFICIENTS))
-        gradient_kernels.coefficients(problem.capped)(state, *rest, coefficients)
-        _emit(problem, coefficients, target)
+    if out is not None:
+        gradients(problem, state, out)
     return result
 
 
@@ -170,14 +216,11 @@ def statistics(problem: Problem) -> np.ndarray:
     figures = np.empty((kernels.FIGURES, problem.logits.count))
     summarise = kernels.summaries(problem.capped)
 
-    def keep(lo: int, hi: int, state: np.ndarray) -> None:
-        summarise(state, problem.row_targets[lo:hi], problem.options.array, figures[:, lo:hi])
+    def task(lo: int, hi: int) -> None:
+        state, targets = states_of_rows(problem, lo, hi), problem.row_targets[lo:hi]
+        summarise(state, targets, problem.options.array, figures[:, lo:hi])
 
-    if problem.by_rows:
-        rows = problem.logits
-        run(lambda lo, hi: keep(lo, hi, states(problem, lo, hi)), rows.count, *problem.steps())
-    else:
-        keep(0, problem.logits.count, states_by_stretches(problem))
+    run(task, problem.logits.count, *problem.steps())
     return figures
 
 
@@ -189,7 +232,7 @@ def entropies(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
     target = None if out is None else Rows.along(out, *[rows.storage] * 2)
 
     def task(lo: int, hi: int) -> None:
-        state = states(problem, lo, hi) if problem.by_rows else states_by_stretches(problem)
+        state = states_of_rows(problem, lo, hi)
         figures = np.empty((kernels.FIGURES, hi - lo))
         summarise(state, problem.row_targets[lo:hi], options, figures)
         entropy = figures[kernels.ENTROPY_OF_ROW]
@@ -203,7 +246,7 @@ def entropies(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
             coefficients[:, gradient_kernels.SHARE] = factor * inverse
             _emit(problem, coefficients, target, lo)
 
-    run(task, rows.count, max(1, TILE // rows.width) if problem.by_rows else max(1, rows.count))
+    run(task, rows.count, *(problem.steps() if target is None else (problem.in_cache, 0)))
     return values
 
 
@@ -230,6 +273,81 @@ def log_softmax(problem: Problem, out: np.ndarray) -> None:
         write(logits, offsets, width, inverse, reference[lo:hi], log_sum[lo:hi], memory, starts)
 
     _write(problem.logits, _result(out), task, 0, problem.logits.count)
+
+
+# --- classes that come in pieces -----------------------------------------------------------------
+
+
+def no_states(count: int) -> np.ndarray:
+    """Return the states of rows of which no class has come."""
+    state = np.zeros((count, kernels.STATE))
+    state[:, kernels.MAX], state[:, kernels.REST] = -np.inf, -1.0
+    state[:, kernels.ARGMAX], state[:, kernels.TARGET_LOGIT] = -1.0, np.nan
+    return state
+
+
+def states(problem: Problem) -> np.ndarray:
+    """Return the states of all rows."""
+    if not problem.by_rows:
+        return states_by_stretches(problem)
+    rows, elsewhere = problem.logits, problem.others_logits
+    state = np.empty((rows.count, kernels.STATE))
+    if problem.in_place:
+        read = _reader(problem, 0, rows.count, 0, rows.width, elsewhere)
+        run(lambda lo, hi: read(lo, 1, state[lo:hi]), rows.count, *problem.steps())
+        return state
+
+    def read_tile(lo: int, hi: int) -> None:
+        _reader(problem, lo, hi, 0, rows.width, elsewhere[lo:hi])(0, 1, state[lo:hi])
+
+    run(read_tile, rows.count, *problem.steps())
+    return state
+
+
+def merged(pieces: list[np.ndarray], target_logits: np.ndarray) -> np.ndarray:
+    """Return the states of rows of plain logits from those of their pieces, in any order."""
+    state = np.empty_like(pieces[0])
+    # z is the logit itself, which float64 holds whatever its type was
+    merge = kernels.merges(False, "float64", "none", "float32")
+    merge(np.stack(pieces, axis=1), Options().array, state)
+    state[:, kernels.TARGET_LOGIT] = target_logits
+    return state
+
+
+def losses_of(state: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the weighted loss of each row of plain logits from its state."""
+    result = np.empty(len(state))
+    kernels.finishes(False)(state, targets, weights, read_only(NOWHERE), Options().array, result)
+    return result
+
+
+def figures_of(state: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the figures of rows of plain logits from their states, as `statistics` does."""
+    figures = np.empty((kernels.FIGURES, len(state)))
+    kernels.summaries(False)(state, targets, Options().array, figures)
+    return figures
+
+
+def gradients(problem: Problem, state: np.ndarray, out: np.ndarray) -> None:
+    """Write the gradients of the losses that the states give, classes last."""
+    coefficients = np.empty((len(state), gradient_kernels.COEFFICIENTS))
+    gradient_kernels.coefficients(problem.capped)(
+        state, problem.row_targets, problem.row_weights, problem.class_weights,
+        problem.options.array, coefficients,
+    )  # fmt: skip
+    if problem.logits.arithmetic == "float32" and not problem.capped:
+        _refer_to_floats(coefficients)
+    _emit(problem, coefficients, Rows.along(out, *[problem.logits.storage] * 2))
+
+
+def _refer_to_floats(coefficients: np.ndarray) -> None:
+    """Measure gradients from float32 numbers: a row's maximum may be among classes in float64."""
+    most = float(np.finfo(np.float32).max)
+    reference = coefficients[:, gradient_kernels.REFERENCE].copy()
+    with np.errstate(all="ignore"):  # rows that do not count hold anything
+        near = np.clip(reference, -most, most).astype(np.float32).astype(np.float64)
+        coefficients[:, gradient_kernels.SCALE] *= np.exp(near - reference)
+    coefficients[:, gradient_kernels.REFERENCE] = near
 
 
 # --- by rows -------------------------------------------------------------------------------------
@@ -262,8 +380,10 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
     run(task, problem.logits.count, *problem.steps(target))
 
 
-def states(problem: Problem, lo: int, hi: int) -> np.ndarray:
-    """Return the states of the rows [lo, hi)."""
+def states_of_rows(problem: Problem, lo: int, hi: int) -> np.ndarray:
+    """Return the states of the rows [lo, hi); of all, where they are longer than a piece."""
+    if not problem.by_rows:
+        return states_by_stretches(problem)
     state = np.empty((hi - lo, kernels.STATE))
     _reader(problem, lo, hi, 0, problem.logits.width, NOWHERE)(0, 1, state)
     return state
@@ -273,11 +393,13 @@ def _reader(
     problem: Problem, lo: int, hi: int, begin: int, end: int, elsewhere: np.ndarray
 ) -> Callable[[int, int, np.ndarray], None]:
     """Return read(first, pieces, state): states of pieces of the classes [begin, end) of rows."""
-    read_states = kernels.states(*problem.variant, problem.statistics)
+    read_states = kernels.states(*problem.variant, problem.statistics, problem.ranks)
     memory, starts, width, y, y_starts = problem.stretch(lo, hi, begin, end)
+    maxima = NOWHERE if problem.maxima is None else problem.maxima[lo:hi]
     given = (
-        memory, starts, width, begin, y, y_starts, problem.class_weights,
-        problem.row_targets[lo:hi], elsewhere, problem.row_weights[lo:hi], problem.options.array,
+        memory, starts, width, problem.base + begin, y, y_starts, problem.class_weights,
+        problem.row_targets[lo:hi], elsewhere, maxima, problem.row_weights[lo:hi],
+        problem.options.array,
     )  # fmt: skip
     return lambda first, pieces, state: read_states(first, pieces, *given, state)
 
@@ -332,7 +454,7 @@ def _emit(problem: Problem, coefficients: np.ndarray, target: Rows, first: int =
     ) -> None:
         logits, offsets, width, y, y_starts = problem.stretch(lo, hi, begin, end)
         write_rows(
-            logits, offsets, width, begin, y, y_starts, problem.class_weights,
+            logits, offsets, width, problem.base + begin, y, y_starts, problem.class_weights,
             problem.row_targets[lo:hi], problem.row_weights[lo:hi], problem.options.array,
             coefficients[lo - first : hi - first], memory, starts, streamed,
         )  # fmt: skip
