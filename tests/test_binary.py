@@ -87,6 +87,10 @@ def test_hard_probabilities(dtype):
         function, oracle = FUNCTIONS["probabilities"]
         exact = oracle(p, y, weight).rows
         assert_close_loss(function(p, y, pos_weight=weight, reduction="none"), exact, dtype)
+    # relative far below the floor
+    options = {"sample_weight": 1e12, "reduction": "none"}
+    exact = oracle(p, y, sample_weight=1e12).rows
+    assert_close_loss(function(p, y, **options), exact, dtype)
 
 
 def test_values_in_many_digits():
