@@ -134,6 +134,6 @@ def assert_same_bits(actual: Any, expected: Any) -> None:
     one, other = np.asarray(actual), np.asarray(expected)
     assert (one.shape, one.dtype) == (other.shape, other.dtype)
     if one.tobytes() != other.tobytes():
-        at = np.nonzero(~((one == other) | ((one != one) & (other != other))))
+        at = np.nonzero(np.atleast_1d(~((one == other) | ((one != one) & (other != other)))))
         first = tuple(int(i[0]) for i in at if i.size)
         pytest.fail(f"bits differ in {at[0].size if at else 1} entries, first at {first}")

@@ -35,7 +35,9 @@ for dtype in (np.float32, np.float64, np.float16):
     fastinfo.softmax_cross_entropy(x.astype(dtype), [0, 1, 2, 3], return_grad=True)
 for dtype in (np.float32, np.float64, ml_dtypes.bfloat16):
     fastinfo.softmax_cross_entropy(x.astype(dtype), [0, 1, 2, 3])
+    fastinfo.binary_cross_entropy_with_logits(x.astype(dtype), x > 0, return_grad=True)
 p = np.abs(x)
+fastinfo.binary_cross_entropy(p / p.max(), x > 0, return_grad=True)
 fastinfo.pairwise(p, measure="kl_divergence")
 near = 1.0 + 0.01 * p
 fastinfo.pairwise(near.astype(np.float32), near[::-1].astype(np.float32))
@@ -77,6 +79,9 @@ def packed(text: str, real: str) -> int:
         ("read_losses float32", "float32", 20),
         ("read_losses float64", "float64", 40),
         ("read_losses bfloat16", "float32", 20),
+        ("read_and_write logits float32", "float32", 15),
+        ("read_and_write logits float64", "float64", 20),
+        ("read_and_write probabilities float64", "float64", 15),
         ("write_factors log_of", "float64", 5),
         ("fill js_tile_term", "float32", 7),
         ("fill js_tile_term", "float64", 6),
