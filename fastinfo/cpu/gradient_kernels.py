@@ -169,8 +169,7 @@ def losses_and_gradients(storage, softcap, weights, soft):
             logits = part(x, starts[i], starts[i] + width)
             at = y_starts[i] if y_starts.size else 0
             own = part(y, at, at + width)
-            jump = starts[i + 1] - starts[i] - width if i + 1 < starts.size else 0
-            read_piece(logits, own, w, 0, targets[i], np.nan, -np.inf, jump, option, state)
+            read_piece(logits, own, w, 0, targets[i], np.nan, -np.inf, 0, option, state)
             losses[i] = finish(state, targets[i], active[i], w, option)
             coefficients_of(state, targets[i], active[i], w, option, coefficients)
             emit(logits, own, w, targets[i], coefficients, option, row_out, streamed)

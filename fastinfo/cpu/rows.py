@@ -164,6 +164,11 @@ class Problem:
             y, y_starts = stretch(self.soft, lo, hi, begin, end)
         return memory, starts, end - begin, y, y_starts
 
+    @property
+    def jumps(self) -> bool:
+        """Whether rows that are read in place lie apart."""
+        return self.in_place and not self.logits.data.flags.c_contiguous
+
     def steps(self, target: Rows | None = None) -> tuple[int, int]:
         """Rows that a thread takes at a time, at least and at most; all, if they go by pieces."""
         if not self.by_rows:
@@ -393,7 +398,7 @@ def _reader(
     problem: Problem, lo: int, hi: int, begin: int, end: int, elsewhere: np.ndarray
 ) -> Callable[[int, int, np.ndarray], None]:
     """Return read(first, pieces, state): states of pieces of the classes [begin, end) of rows."""
-    read_states = kernels.states(*problem.variant, problem.statistics, problem.ranks)
+    read_states = kernels.states(*problem.variant, problem.statistics, problem.ranks, problem.jumps)
     memory, starts, width, y, y_starts = problem.stretch(lo, hi, begin, end)
     maxima = NOWHERE if problem.maxima is None else problem.maxima[lo:hi]
     given = (
