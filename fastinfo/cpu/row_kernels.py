@@ -473,7 +473,7 @@ def losses(storage, softcap, weights, soft):
 
 
 @cache
-def states(storage, softcap, weights, soft, statistics, ranks, jumps=False):
+def states(storage, softcap, weights, soft, statistics, ranks, jumps):
     """Kernel: states of pieces of rows, `state.shape[0]` of them from number `first` on.
 
     A row of `width` classes, the first of which is class `base` of what it is a stretch of, has
