@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import Any
 
 HOMES = {"cpu": "fastinfo.cpu"}
 
 
+@cache
 def home(family: str, device: str) -> Any:
     """Return the module that computes `family` ("rows", "pairs", ...) on a kind of device."""
     return import_module(f"{HOMES[device]}.{family}")
