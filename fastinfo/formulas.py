@@ -106,9 +106,13 @@ def target_gradient(r, w, is_maximum, target_weight, c_target, c, z_term):
 
 
 def kl_of_logits(p, q, d, t, weight):
-    """p log(p / q) - p + q of KL(P | Q), by q ((1 + u) log(1 + u) - u) with u = d / q near 0."""
-    near = q * entropy_gap(d / q)
-    return where(p == 0.0, q, where(abs(t) < 0.5, near, p * t - d)), 0.0 * q
+    """p log(p / q) - p + q of KL(P | Q), by q ((1 + u) log(1 + u) - u) with u = d / q near 0.
+
+    A class that only q masks makes it inf, however small p.
+    """
+    near, far = q * entropy_gap(d / q), p * t - d
+    term = where(abs(t) < 0.5, where(q == 0.0, 0.0, near), far)
+    return where(t == inf, inf, where(p == 0.0, q, term)), 0.0 * q
 
 
 def no_terms(p, q, d, t, weight):

@@ -130,7 +130,8 @@ def softmax_kl_divergence(
     -----
     Relative errors stay below 2e-5 (float32, 16 bits) or 1e-12 (float64; below 1e-7, that of
     √(1e-7 value)), all the way to 0; equal logits give exactly 0. A class that only q masks makes
-    it inf. A row where either holds NaN or +inf, or only -inf, is NaN; an ignored row is 0.
+    it inf, however small its p. A row where either holds NaN or +inf, or only -inf, is NaN; an
+    ignored row is 0.
 
     References
     ----------

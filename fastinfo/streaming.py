@@ -412,7 +412,7 @@ class StreamingCrossEntropy:
         0.6931
         """
         stream = cls(targets, ignore_index=ignore_index, target_logits=target_logits)
-        stream._ranges = _joined("ranges", [_checked_range(pair) for pair in ranges])
+        stream._ranges = _joined("ranges", [_checked_range(pair) for pair in _listed(ranges)])
         values = _checked_state(state, stream._targets.size)
         ranked = not np.isnan(values[:, _RANK]).any()
         if target_logits is not None:
@@ -542,6 +542,13 @@ def _joined(name: str, ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
             start = joined.pop()[0]
         joined.append((start, stop))
     return joined
+
+
+def _listed(ranges: Any) -> list[Any]:
+    try:
+        return list(ranges)
+    except TypeError:
+        raise TypeError(f"ranges must be pairs of integers, got {ranges!r}") from None
 
 
 def _checked_range(pair: Any) -> tuple[int, int]:

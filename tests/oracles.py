@@ -198,6 +198,7 @@ def softmax_divergence(
     if beta is None:
         far = p * log_ratio - d
         terms = np.where(p == 0, q, np.where(abs(log_ratio) < 0.5, q * bregman(d / q), far))
+        terms = np.where(np.isneginf(y) & np.isfinite(x), np.inf, terms)  # p > 0, underflow or not
         return Rows(terms.sum(-1), -d / t, (p + q) / t)
     a, b = np.longdouble(beta), 1 - np.longdouble(beta)
     middle = a * p + b * q

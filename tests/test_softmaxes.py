@@ -197,6 +197,27 @@ def test_masked_classes(dtype):
 
 
 @pytest.mark.parametrize("name", ["kl", "js"])
+def test_probabilities_that_underflow(rng, name):
+    """A term of two such is nothing; where only q is masked KL is inf, however small p is."""
+    x, y = np.array([[0.0, -745.1138192612234]]), np.array([[0.0, -745.5099451302896]])
+    assert 0 <= divergence(name, x, y) < 1e-300
+    for z in (-50, -104, -200, -740, -750, -20000):
+        for dtype in WIDE_FLOATS:
+            x, y = np.array([[0, z]], dtype), np.array([[0, -np.inf]], dtype)
+            value, grad = divergence(name, x, y, return_grad=True)
+            assert np.isposinf(value) if name == "kl" else value < 1e-20
+            assert np.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("v", [2, 16385, 100_000])
+def test_equal_terms_are_rounded_alike(rng, v):
+    x, y = rng.integers(0, 2, (2, 4, v)).astype(np.float64)
+    y[:, :2] = 0.5, 0.25
+    for name in ("kl", "js"):
+        check(name, x, y)
+
+
+@pytest.mark.parametrize("name", ["kl", "js"])
 def test_ignored_rows(rng, name):
     x, y = rng.normal(0, 1, (2, 5, 40)).astype(np.float32)
     weight = np.array([1.0, 0.0, 2.0, 0.0, 0.5])

@@ -137,7 +137,8 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
     read = vmath.pair_reader(storage, arithmetic, -np.inf, in_order=linear or relative)
     read_other = vmath.reader(soft, arithmetic, -np.inf)
     weight = weight_of_class(weights, arithmetic, soft)
-    zero, one, lowest, least = real(0), real(1), real(-np.inf), real(np.finfo(real).min)
+    zero, one, lowest, infinity = real(0), real(1), real(-np.inf), real(np.inf)
+    least = real(np.finfo(real).min)
     item = np.dtype(words(storage)).itemsize
     ahead, to_line = PREFETCH // item, LINE // item
     other_item = np.dtype(words(soft)).itemsize
@@ -157,6 +158,8 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
             from_other = other - other_ref
             c = exp2(from_other * scale)
             e_term = where(e > zero, e * (d - from_other), zero)
+            only_other_masks = (other == lowest) & (v > lowest)
+            e_term = where(only_other_masks, infinity, e_term)
         if statistics or entropy:
             e_term = e * maximum(d, filled(least))  # where d is -inf, e is 0
         if ranks:
