@@ -194,6 +194,8 @@ def softmax_js_divergence(
     Notes
     -----
     Accuracy, NaN and ignored rows as for `softmax_kl_divergence`; masked classes leave it finite.
+    Errors of an entry of the gradient are relative to (q_k + m_k) / temperature: where P and Q are
+    confident of the same class, more than q_k log(q_k / m_k) itself.
 
     References
     ----------
