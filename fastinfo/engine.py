@@ -17,10 +17,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 from types import FunctionType
 from typing import Any
 
@@ -185,6 +185,36 @@ class KernelCache:
 # --- threads -------------------------------------------------------------------------------------
 
 
+class Call:
+    """What several threads do together, and how many have begun it."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.work = work
+        self.lock = threading.Lock()
+        self.begun, self.closed = 0, False
+        self.outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def join_in(self) -> None:
+        """Work, unless the caller is done."""
+        with self.lock:
+            if self.closed:
+                return
+            self.begun += 1
+        try:
+            self.work()
+        except BaseException as failure:
+            self.outcomes.put(failure)
+        else:
+            self.outcomes.put(None)
+
+    def close(self) -> list[BaseException]:
+        """Let nobody begin any more, wait for those who have, and return what they failed of."""
+        with self.lock:
+            self.closed = True
+        outcomes = [self.outcomes.get() for _ in range(self.begun)]
+        return [failure for failure in outcomes if failure is not None]
+
+
 class Helpers:
     """The threads beside the caller's, kept off the processor the caller runs on.
 
@@ -194,13 +224,17 @@ class Helpers:
     """
 
     def __init__(self, count: int) -> None:
-        self.pool = ThreadPoolExecutor(count, "fastinfo", self._begin)
+        self.calls: SimpleQueue[Call] = SimpleQueue()
         self.threads: list[int] = []
         self.placed: tuple[int, int] | None = None
+        for n in range(count):
+            threading.Thread(target=self._serve, name=f"fastinfo_{n}", daemon=True).start()
 
-    def _begin(self) -> None:
+    def _serve(self) -> None:
         _worker.inside = True
         self.threads.append(threading.get_native_id())
+        while True:
+            self.calls.get().join_in()
 
     def make_way(self) -> None:
         """Let the threads run anywhere but here."""
@@ -323,21 +357,22 @@ def run(
 ) -> None:
     """Call ``task(lo, hi)`` over [0, n) in pieces, on all threads, the caller's first.
 
-    A piece is `step` long; with `most`, longer while much is left, a quarter of what is a thread's
-    share of it: few pieces that end together. Threads take the next piece when they are done with
+    A piece is `step` long; with `most`, half of what is a thread's share of what is left, down to a
+    quarter of a step: few pieces that end together. Threads take the next piece when they are done with
     one; what is computed must not depend on who computes it. To wake a thread takes 50 us, a
     kernel's launch 0.5 us: a single piece runs in the calling thread. Ctrl-C reaches that between
     two pieces.
     """
     threads = 1 if getattr(_worker, "inside", False) else threads or get_num_threads()
     workers = max(1, min(threads, -(-n // step)))
+    least = max(1, step // 4) if most else step
     begin, lock, failed = 0, threading.Lock(), False
 
     def take() -> tuple[int, int]:
         nonlocal begin
         with lock:
             lo = begin
-            length = max(step, min(most, (n - lo) // (4 * workers)))
+            length = max(least, min(most, (n - lo) // (2 * workers)))
             begin = min(lo + length, n)
             return lo, begin
 
@@ -352,15 +387,16 @@ def run(
             failed = True
             raise
 
-    others = []
-    if workers > 1:
-        helpers = _helpers(threads - 1)
-        helpers.make_way()
-        others = [helpers.pool.submit(work) for _ in range(workers - 1)]
+    if workers == 1:
+        work()
+        return
+    helpers, call = _helpers(threads - 1), Call(work)
+    helpers.make_way()
+    for _ in range(workers - 1):
+        helpers.calls.put(call)
     try:
         work()
     finally:
-        begun = [other for other in others if not other.cancel()]
-        wait(begun)
-    for other in begun:
-        other.result()
+        failures = call.close()
+    for failure in failures:
+        raise failure

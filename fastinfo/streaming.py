@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from fastinfo import checks
-from fastinfo.arrays import Rows, as_result, empty, give, output, read, same_device
+from fastinfo.arrays import Rows, as_result, empty, give, lazy, output, read, same_device
 from fastinfo.dispatch import home
 from fastinfo.losses import SoftmaxStatistics, statistics_from
 from fastinfo.reductions import reduced, row_weights
 
 # States hold the number of a class in float64.
 MOST_CLASSES = 2**53
+# Pieces whose states are kept until they are merged: all at a time, since to merge those of 1024 rows
+# takes as long as to read 2000 classes of them.
+PIECES = 32
 # Columns of `state()` behind those of the maximum, the sums and the argmax.
 _RANK, _TARGET_LOGIT, _BITS, _COLUMNS = range(4, 8)
 
@@ -93,9 +96,11 @@ class StreamingCrossEntropy:
         self._ranges: list[tuple[int, int]] = []
         self._real = "float32"
         self._ranked = target_logits is not None
-        self._state = self._module.no_states(self._targets.size)
+        self._pieces: list[np.ndarray] = []
+        self._highest = np.full(self._targets.size, -np.inf)
+        self._known_logits = np.full(self._targets.size, np.nan)
         if target_logits is not None:
-            self._state[:, self._module.TARGET_LOGIT] = self._given_logits(target_logits)
+            self._known_logits = self._given_logits(target_logits)
 
     def update(self, chunk: Any, start: int) -> None:
         """Read the logits of some classes.
@@ -134,20 +139,24 @@ class StreamingCrossEntropy:
             Rows.of(x),
             module.Options(),
             targets=self._targets,
-            active=self._kept.astype(np.float64),
+            active=self._active,
             statistics=True,
             ranks=self._ranked,
             base=start,
             elsewhere=known if self._ranked else None,
-            maxima=self._state[:, module.HIGHEST].copy(),
+            maxima=self._highest,
         )
         piece = module.states(problem)
         inside = (self._targets >= start) & (self._targets < stop)
         logits = np.where(inside, piece[:, module.TARGET_LOGIT], known)
         if self._ranked:
             self._same_logits("chunk", known, logits)
-        self._state = module.merged([self._state, piece] if self._ranges else [piece], logits)
+        self._pieces.append(piece)
+        self._known_logits = logits
+        self._highest = np.maximum(self._highest, piece[:, module.HIGHEST])
         self._ranges, self._real = ranges, _wider(self._real, x.result)
+        if len(self._pieces) == PIECES:
+            self._merged()
 
     def merge(self, other: StreamingCrossEntropy) -> StreamingCrossEntropy:
         """Take over what another stream over the same targets has read of other classes.
@@ -192,14 +201,16 @@ class StreamingCrossEntropy:
         both = is_known & (other._ranked | other._came)
         self._same_logits("other", mine, np.where(both, theirs, mine))
         read_from = [stream for stream in (self, other) if stream._ranges]
-        pieces = [stream._state for stream in read_from] or [self._state]
         self._ranked = (
             all(stream._ranked for stream in read_from)
             if read_from
             else self._ranked or other._ranked
         )
-        self._state = self._module.merged(pieces, np.where(is_known, mine, theirs))
+        self._pieces = [piece.copy() for stream in read_from for piece in stream._pieces]
+        self._known_logits = np.where(is_known, mine, theirs)
+        self._highest = np.maximum(self._highest, other._highest)
         self._ranges, self._real = ranges, _wider(self._real, other._real)
+        self._merged()
         return self
 
     def loss(self, reduction: str = "mean") -> Any:
@@ -231,7 +242,7 @@ class StreamingCrossEntropy:
         ValueError: targets must be among the classes that have come, got 3 at row 0
         """
         weights, total = self._weights(reduction)
-        values = self._module.losses_of(self._state, self._targets, weights)
+        values = self._module.losses_of(self._merged(), self._targets, weights)
         return self._give(reduced(values, self._shape, reduction, total))
 
     def logsumexp(self) -> Any:
@@ -328,7 +339,7 @@ class StreamingCrossEntropy:
             target = empty(x.shape, x.storage)
         else:
             target = output("out", out, x.shape, x.storage, [x], alias=x)
-        module.gradients(problem, self._state, target)
+        module.gradients(problem, self._merged(), target)
         return give(target, x, x.storage) if out is None else out
 
     def state(self) -> np.ndarray:
@@ -350,7 +361,7 @@ class StreamingCrossEntropy:
         (1, 7)
         """
         state = np.empty((self._targets.size, _COLUMNS))
-        state[:, :_BITS] = self._state[:, self._module.STATE_COLUMNS]
+        state[:, :_BITS] = self._merged()[:, self._module.STATE_COLUMNS]
         state[:, _BITS] = 64.0 if self._real == "float64" else 32.0
         if not self._ranked:
             state[:, _RANK] = np.nan
@@ -422,7 +433,11 @@ class StreamingCrossEntropy:
                 )
             stream._same_logits("state", stream._known_logits, values[:, _TARGET_LOGIT])
         stream._ranked = ranked and (target_logits is not None or len(values) > 0)
-        stream._state[:, stream._module.STATE_COLUMNS] = values[:, :_BITS]
+        merged = stream._module.no_states(len(values))
+        merged[:, stream._module.STATE_COLUMNS] = values[:, :_BITS]
+        stream._pieces = [merged]
+        stream._known_logits = merged[:, stream._module.TARGET_LOGIT]
+        stream._highest = merged[:, stream._module.HIGHEST]
         stream._real = "float64" if (values[:, _BITS] == 64.0).any() else "float32"
         return stream
 
@@ -437,16 +452,25 @@ class StreamingCrossEntropy:
         """Whether a row is not ignored."""
         return self._targets >= 0
 
+    @lazy
+    def _active(self) -> np.ndarray:
+        """Weight of each row, 0 if it is ignored."""
+        return self._kept.astype(np.float64)
+
     @property
     def _came(self) -> np.ndarray:
         """Whether the class of a row's target has come."""
         bounds = np.array(self._ranges, np.int64).ravel()
         return np.searchsorted(bounds, self._targets, side="right") % 2 == 1
 
-    @property
-    def _known_logits(self) -> np.ndarray:
-        """Logits of the targets that were given or have come, else NaN."""
-        return self._state[:, self._module.TARGET_LOGIT]
+    def _merged(self) -> np.ndarray:
+        """States of the rows over all classes that have come, with the targets' known logits."""
+        if not self._pieces:
+            self._pieces = [self._module.no_states(self._targets.size)]
+        elif len(self._pieces) > 1:
+            self._pieces = [self._module.merged(self._pieces)]
+        self._pieces[0][:, self._module.TARGET_LOGIT] = self._known_logits
+        return self._pieces[0]
 
     def _give(self, values: np.ndarray) -> Any:
         return give(as_result(values, self._real), self._like)
@@ -480,7 +504,7 @@ class StreamingCrossEntropy:
     def _figures(self) -> np.ndarray:
         """Figures of the rows; NaN where they are ignored."""
         module = self._module
-        figures = module.figures_of(self._state, self._targets)
+        figures = module.figures_of(self._merged(), self._targets)
         figures[np.ix_(module.REAL_FIGURES, ~self._kept)] = np.nan
         figures[module.LOG_PROB, ~self._came] = np.nan
         return figures

@@ -20,6 +20,7 @@ from fastinfo.arrays import words
 from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import part, prefetch, row_of
 from fastinfo.cpu.simd import (
+    AVX2,
     absolute,
     apart,
     bits_of_mask,
@@ -34,9 +35,10 @@ from fastinfo.cpu.simd import (
 from fastinfo.engine import EXACT, formula, helper, kernel
 
 # Elements read between two looks at the running maximum: the end of a block costs 70 to 100 ns of a
-# full processor. Four vectors are added up before they go to a block's float32 sums, so that these
-# are sums of no more than 256 numbers.
+# full processor. Four vectors are added up before they go to float32 sums, and after 256 steps these
+# to those of a block.
 BLOCK = 16384
+STEPS = 256
 # How many bytes ahead memory is asked for. The processor looks 1.7 kB ahead of an exponential by
 # itself; one thread then reads 33 GB/s of float32 logits, with this 40, as many as a plain sum.
 PREFETCH = 8192
@@ -127,17 +129,24 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
     With `jumps`, what is asked for ahead lies `jump` further on from the `left`-th logit on, where
     the piece ends and another row's begins: a fifth of the time of columns of a wider array.
     """
+    relative, entropy = weights == "relative", weights == "entropy"
     arithmetic = arithmetic_of(storage, weights, soft)
+    # Vectors of two of AVX2's 16 registers leave too few for the constants: what is put aside costs
+    # a fifth of the speed of a loss, where nothing but the exponential is computed.
+    narrow = AVX2 and not softcap and weights in ("none", "entropy")
+    if narrow:
+        arithmetic = vmath.halved(arithmetic)
     real, exp2, lanes, filled = (
         arithmetic.real, arithmetic.exp2, arithmetic.lanes, arithmetic.filled,
     )  # fmt: skip
-    relative, entropy = weights == "relative", weights == "entropy"
     z_of = shape(arithmetic, softcap)
     linear = weights not in UNWEIGHTED
     read = vmath.pair_reader(storage, arithmetic, -np.inf, in_order=linear or relative)
+    read_one = vmath.reader(storage, arithmetic, -np.inf)
+    size = lanes if narrow else 4 * lanes
     read_other = vmath.reader(soft, arithmetic, -np.inf)
     weight = weight_of_class(weights, arithmetic, soft)
-    zero, one, lowest, infinity = real(0), real(1), real(-np.inf), real(np.inf)
+    zero, unit, lowest, infinity = real(0), real(1), real(-np.inf), real(np.inf)
     least = real(np.finfo(real).min)
     item = np.dtype(words(storage)).itemsize
     ahead, to_line = PREFETCH // item, LINE // item
@@ -146,7 +155,7 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
 
     @helper(EXACT)
     def terms(
-        v, inside, y, w, k, ref, other_ref, above, from_target, alpha, beta, scale, cap, inner
+        v, inside, y, w, k, ref, other_ref, above, alpha, beta, scale, cap, inner
     ):
         """What a vector of logits adds to each lane's maximum and sums; its y and w are at k."""
         e_term, higher, a_term, c = filled(zero), filled(zero), filled(zero), filled(zero)
@@ -163,11 +172,16 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
         if statistics or entropy:
             e_term = e * maximum(d, filled(least))  # where d is -inf, e is 0
         if ranks:
-            higher = where(((v > above) | (v >= from_target)) & inside, one, zero)
+            higher = where(v > above, unit, zero)
         if linear:
             c = where(inside, weight(y, w, k, alpha, beta), zero)
             a_term = where(c == zero, zero, c * d)
         return v, e, e_term, higher, a_term, c, other
+
+    @helper(EXACT)
+    def nothing():
+        none, nowhere = filled(zero), filled(lowest)
+        return nowhere, none, none, none, none, none, nowhere
 
     @helper(EXACT)
     def both(s, t):
@@ -177,35 +191,60 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
         )  # fmt: skip
 
     @helper(EXACT)
-    def pair(x, y, w, k, left, jump, *given):
-        for line in range(0, 2 * lanes, to_line):
+    def ask_ahead(x, y, k, left, jump):
+        for line in range(0, size, to_line):
             at = k + ahead + line
             if jumps:
                 at = at + jump if at >= left else at
             prefetch(x, at)
         if relative:
-            for line in range(0, 2 * lanes, to_other_line):
+            for line in range(0, size, to_other_line):
                 prefetch(y, k + other_ahead + line)
+
+    @helper(EXACT)
+    def one(state, x, y, w, k, *given):
+        v = read_one(x, k)
+        return both(state, terms(v, lanes_before(x.size - k, v), y, w, k, *given))
+
+    @helper(EXACT)
+    def pair(x, y, w, k, *given):
         (low, high), (in_low, in_high) = read(x, k)
         return both(
             terms(low, in_low, y, w, k, *given), terms(high, in_high, y, w, k + lanes, *given)
         )
 
-    # Inlined into a larger function, LLVM would fetch the polynomial's coefficients from memory
-    # again for every vector: a tenth of the speed of reading.
+    @helper(EXACT)
+    def four(state, x, y, w, k, *given):
+        low, high = pair(x, y, w, k, *given), pair(x, y, w, k + 2 * lanes, *given)
+        return both(state, both(low, high))
+
+    several = one if narrow else four
+
+    # Inlined into a larger function, or with a loop around its own, LLVM would fetch the polynomial's
+    # coefficients from memory again for every vector: a tenth of the speed of reading.
     @helper(EXACT, inline=False)
-    def sums(x, y, w, ref, other_ref, above, from_target, option, left, jump):
+    def run(x, y, w, ref, other_ref, above, option, left, jump):
         apart()
         given = (
-            left, jump, ref, other_ref, above, from_target, real(option[ALPHA]),
-            real(option[BETA]),
+            ref, other_ref, above, real(option[ALPHA]), real(option[BETA]),
             real(option[LOG2_SCALE]), real(option[CAP]), real(option[INNER]),
         )  # fmt: skip
-        none, nowhere = filled(zero), filled(lowest)
-        state = (nowhere, none, none, none, none, none, nowhere)
-        for k in range(0, x.size, 4 * lanes):
-            low = pair(x, y, w, k, *given)
-            state = both(state, both(low, pair(x, y, w, k + 2 * lanes, *given)))
+        state = nothing()
+        for k in range(0, x.size, size):
+            ask_ahead(x, y, k, left, jump)
+            state = several(state, x, y, w, k, *given)
+        return state
+
+    @helper(EXACT)
+    def sums(x, y, w, ref, other_ref, above, option, left, jump):
+        state = nothing()
+        for lo in range(0, x.size, STEPS * size):
+            hi = min(lo + STEPS * size, x.size)
+            added = run(
+                part(x, lo, hi), part(y, lo, hi), part(w, lo, hi), ref, other_ref, above, option,
+                left - lo, jump,
+            )  # fmt: skip
+            state = both(state, added)
         top, total, e, higher, a, c, other = state
         return (
             highest_of(top), sum_of(total), sum_of(e), sum_of(a), sum_of(c), sum_of(higher),
@@ -319,7 +358,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
     sample = SAMPLE_OF_ENTROPY if of_entropy else SAMPLE
     highest, find, find_nan, count_equal = _searches(storage, arithmetic, sample)
     highest_other = _searches(soft, arithmetic, sample)[0]
-    lowest, zero, nothing = real(-np.inf), real(0), real(np.nan)
+    lowest, zero, nan = real(-np.inf), real(0), real(np.nan)
     # Weighted sums of z - ref would cancel if measured from anything but the maximum.
     wide = MAX_RISE_OF_ENTROPY if of_entropy else MAX_RISE
     max_rise = wide if weights in UNWEIGHTED else 0.0
@@ -342,10 +381,11 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
             if relative and not other_start > lowest:
                 other_start = highest_other(by)
                 other_ref = other_start if other_start > lowest else zero
-            from_target = target_logit if ranks and hi <= target else nothing
+            # the classes before the target that equal it count as well
+            above = np.nextafter(target_logit, lowest) if ranks and hi <= target else target_logit
             top, total, eb, ab, cb, higher, other_top = measure(
-                b, by, part(w, base + lo, base + hi), ref, other_ref, target_logit, from_target,
-                option, x.size - lo, jump,
+                b, by, part(w, base + lo, base + hi), ref, other_ref, above, option, x.size - lo,
+                jump,
             )  # fmt: skip
             if top > start:
                 rise = np.float64(z_of(top, option)) - np.float64(ref)
@@ -365,6 +405,8 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
                     continue
             if ranks and lo < target < hi:
                 rank += count_equal(part(x, lo, target), target_logit)
+            if ranks and hi <= target and target_logit == lowest:
+                rank += count_equal(b, lowest)
             rank, a, c, lo = rank + higher, a + ab, c + cb, hi
             if other_top > other_max:
                 other_max = other_top
@@ -392,9 +434,9 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
                 rest, e = others + rest, all_e if relative else e + eb
         position = -1
         if rest != rest:
-            position = find_nan(x, nothing)
+            position = find_nan(x, nan)
         if position >= 0:
-            m = nothing
+            m = nan
         elif statistics and m >= floor:
             position = block_of_max + find(b, m)
         state[MAX], state[REST], state[ENTROPY] = np.float64(m), rest, e

@@ -21,10 +21,12 @@ from fastinfo.engine import run
 from fastinfo.formulas import LN2
 
 # Elements of logits that a thread takes at a time, at least (a tenth of a millisecond, twice what
-# it costs to wake one) and at most. A row costs as much as this many elements by itself.
+# it costs to wake one) and at most. A row, and a state to
+# merge, cost as much as this many elements by themselves.
 LEAST = 1 << 20
 CHUNK = 1 << 24
 ROW_COST = 1000
+MERGE_COST = 200
 # Elements of a tile that rows not readable in place are copied to.
 TILE = 1 << 20
 # A gradient of more than this many bytes is written past the caches, in place too.
@@ -309,13 +311,16 @@ def states(problem: Problem) -> np.ndarray:
     return state
 
 
-def merged(pieces: list[np.ndarray], target_logits: np.ndarray) -> np.ndarray:
+def merged(pieces: list[np.ndarray]) -> np.ndarray:
     """Return the states of rows of plain logits from those of their pieces, in any order."""
     state = np.empty_like(pieces[0])
     # z is the logit itself, which float64 holds whatever its type was
-    merge = kernels.merges(False, "float64", "none", "float32")
-    merge(np.stack(pieces, axis=1), Options().array, state)
-    state[:, kernels.TARGET_LOGIT] = target_logits
+    merge, options = kernels.merges(False, "float64", "none", "float32"), Options().array
+
+    def task(lo: int, hi: int) -> None:
+        merge(np.stack([piece[lo:hi] for piece in pieces], axis=1), options, state[lo:hi])
+
+    run(task, len(state), max(1, LEAST // (len(pieces) * MERGE_COST)), CHUNK)
     return state
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import platform
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -22,12 +23,23 @@ from numba.core.cgutils import get_or_insert_function
 from numba.core.datamodel import models
 from numba.core.extending import register_model
 from numba.core.imputils import lower_builtin
+from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic
 
 # Fused multiply-adds are wanted; nothing is reordered.
 FLAGS = ("contract",)
 WORD = ir.IntType(32)
+
+
+def _has_avx512() -> bool:
+    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    return {"+avx512f", "+avx512dq"} <= set(features)
+
+
+AVX512 = _has_avx512()
+# Whether the processor has 16 registers of 32 bytes.
+AVX2 = not AVX512 and platform.machine() in ("x86_64", "AMD64")
 
 
 class Vector(types.Type):
@@ -353,9 +365,7 @@ _POWERS = {
 
 def _is_avx512(at: Site, kind: Any) -> bool:
     """Whether a vector of this type is one register of AVX-512."""
-    features = at.context.codegen().magic_tuple()[2].split(",")
-    whole = isinstance(kind, Vector) and kind.lanes * kind.lane.bitwidth == 512
-    return whole and {"+avx512f", "+avx512dq"} <= set(features)
+    return AVX512 and isinstance(kind, Vector) and kind.lanes * kind.lane.bitwidth == 512
 
 
 def _avx512(at: Site, name: str, *given: Any) -> Any:

@@ -411,6 +411,16 @@ double = Arithmetic(
     atanh_tail=_atanh_tail,
 )
 
+
+
+@cache
+def halved(arithmetic):
+    """Return an arithmetic on vectors of half the length."""
+    lanes = arithmetic.lanes // 2
+    lane = types.float32 if arithmetic is single else types.float64
+    return Arithmetic(**{**vars(arithmetic), "lanes": lanes, "filled": simd.filled(lane, lanes)})
+
+
 # What formulas need that are compiled for vectors.
 lanewise = SimpleNamespace(where=where, sqrt=simd.root, log=_log_double)
 
