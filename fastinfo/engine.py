@@ -358,10 +358,10 @@ def run(
     """Call ``task(lo, hi)`` over [0, n) in pieces, on all threads, the caller's first.
 
     A piece is `step` long; with `most`, half of what is a thread's share of what is left, down to a
-    quarter of a step: few pieces that end together. Threads take the next piece when they are done with
-    one; what is computed must not depend on who computes it. To wake a thread takes 50 us, a
-    kernel's launch 0.5 us: a single piece runs in the calling thread. Ctrl-C reaches that between
-    two pieces.
+    quarter of a step: few pieces that end together. Threads take the next piece when they are done
+    with one; what is computed must not depend on who computes it. To wake a thread takes 50 us, a
+    kernel's launch 0.5 us: what is no more than a step runs in the calling thread. Ctrl-C reaches
+    that between two pieces.
     """
     threads = 1 if getattr(_worker, "inside", False) else threads or get_num_threads()
     workers = max(1, min(threads, -(-n // step)))
@@ -372,7 +372,8 @@ def run(
         nonlocal begin
         with lock:
             lo = begin
-            length = max(least, min(most, (n - lo) // (2 * workers)))
+            share = (n - lo) // (2 * workers) if workers > 1 else n
+            length = max(least, min(most, share))
             begin = min(lo + length, n)
             return lo, begin
 

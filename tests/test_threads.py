@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 
 import cases
 import numpy as np
@@ -318,9 +319,11 @@ def test_other_threads_keep_off_the_callers_processor(
         os, "sched_getaffinity", lambda _: {here, here + 1} if cores > 1 else {here}
     )
     monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cpus: moved.append((thread, cpus)))
-    helpers = engine.Helpers(1)
-    helpers.pool.submit(lambda: None).result()
+    helpers, begun = engine.Helpers(1), threading.Event()
+    call = engine.Call(begun.set)
+    helpers.calls.put(call)
+    assert begun.wait(10)
+    assert not call.close()
     helpers.make_way()
     helpers.make_way()
     assert moved == [(helpers.threads[0], {1})] * (cores - 1)
-    helpers.pool.shutdown()
