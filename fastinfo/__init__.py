@@ -25,6 +25,7 @@ _MODULES = {
         "softmax_kl_divergence",
     ),
     "fastinfo.binary": ("binary_cross_entropy", "binary_cross_entropy_with_logits"),
+    "fastinfo.linear": ("LinearGradients", "linear_cross_entropy", "linear_softmax_statistics"),
     "fastinfo.streaming": ("StreamingCrossEntropy",),
     "fastinfo.information": (
         "cross_entropy",

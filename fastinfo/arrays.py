@@ -394,6 +394,17 @@ def widen(data: np.ndarray, storage: str) -> np.ndarray:
     return data.view(data.dtype.str.replace("u", "f")) if storage == "float16" else data
 
 
+def narrow(values: np.ndarray, storage: str) -> np.ndarray:
+    """Return numbers in a storage type, 16-bit ones as words rounded to nearest even."""
+    with np.errstate(over="ignore"):
+        if storage != "bfloat16":
+            result = values.astype(storage, copy=False)
+            return result.view(np.uint16) if storage == "float16" else result
+        bits = values.astype(np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), (bits >> 16) | 0x40, rounded).astype(np.uint16)
+
+
 def read_only(x: np.ndarray) -> np.ndarray:
     """Return a view that kernels compile for once, whatever the caller's flags."""
     view = x.view()

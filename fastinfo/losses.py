@@ -159,7 +159,7 @@ def _cross_entropy(
     module = home("rows", x.device)
     problem = module.Problem(
         rows,
-        _options(
+        options_of(
             module,
             temperature,
             softcap,
@@ -292,7 +292,7 @@ def softmax_statistics(
             raise ValueError(f"targets must have shape {rows.shape}, got {y.shape}")
         classes = checks.targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
     module = home("rows", x.device)
-    options = _options(module, temperature, softcap)
+    options = options_of(module, temperature, softcap)
     known = classes is not None
     problem = module.Problem(rows, options, targets=classes, statistics=True, ranks=known)
     figures = module.statistics(problem)
@@ -320,9 +320,10 @@ def statistics_from(
     )
 
 
-def _options(
+def options_of(
     module: Any, temperature: float, softcap: float | None = None, **weights: float
 ) -> Any:
+    """Scalars of a softmax, checked."""
     return module.Options(
         checks.temperature_of(temperature),
         None if softcap is None else checks.positive("softcap", softcap),
@@ -460,7 +461,7 @@ def _plain(name: str, x: Any, axis: int, temperature: float) -> tuple[Source, in
     axis = checks.axis_of(axis, len(source.shape), name)
     checks.some(name, source.shape, axis, "class")
     module = home("rows", source.device)
-    problem = module.Problem(Rows.of(source, axis), _options(module, temperature))
+    problem = module.Problem(Rows.of(source, axis), options_of(module, temperature))
     return source, axis, problem, module
 
 

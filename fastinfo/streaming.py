@@ -467,8 +467,7 @@ class StreamingCrossEntropy:
         """States of the rows over all classes that have come, with the targets' known logits."""
         if not self._pieces:
             self._pieces = [self._module.no_states(self._targets.size)]
-        elif len(self._pieces) > 1:
-            self._pieces = [self._module.merged(self._pieces)]
+        self._pieces = [self._module.merged(self._pieces)]
         self._pieces[0][:, self._module.TARGET_LOGIT] = self._known_logits
         return self._pieces[0]
 

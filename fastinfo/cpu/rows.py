@@ -43,6 +43,8 @@ STATE_COLUMNS = (
 HIGHEST, TARGET_LOGIT = kernels.MAX, kernels.TARGET_LOGIT
 # Logits of targets, and maxima, where every stretch is a whole row.
 NOWHERE = np.empty(0)
+# Variant of plain logits of any type: float64 holds them all.
+PLAIN = ("float64", False, "none", "float32")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Options:
     alpha: float = 1.0
     beta: float = 0.0
     z_loss: float = 0.0
+
+    @property
+    def capped(self) -> bool:
+        """Whether the logits have a softcap."""
+        return self.softcap is not None
 
     @lazy
     def array(self) -> np.ndarray:
@@ -105,7 +112,7 @@ class Problem:
     @property
     def capped(self) -> bool:
         """Whether the logits have a softcap."""
-        return self.options.softcap is not None
+        return self.options.capped
 
     @property
     def variant(self) -> tuple:
@@ -311,30 +318,40 @@ def states(problem: Problem) -> np.ndarray:
     return state
 
 
-def merged(pieces: list[np.ndarray]) -> np.ndarray:
-    """Return the states of rows of plain logits from those of their pieces, in any order."""
+def merged(
+    pieces: list[np.ndarray], variant: tuple = PLAIN, options: Options | None = None
+) -> np.ndarray:
+    """Return the states of rows from those of their pieces, in any order."""
+    if len(pieces) == 1:
+        return pieces[0]
     state = np.empty_like(pieces[0])
-    # z is the logit itself, which float64 holds whatever its type was
-    merge, options = kernels.merges(False, "float64", "none", "float32"), Options().array
+    storage, capped, weights, soft = variant
+    merge, given = kernels.merges(capped, storage, weights, soft), (options or Options()).array
 
     def task(lo: int, hi: int) -> None:
-        merge(np.stack([piece[lo:hi] for piece in pieces], axis=1), options, state[lo:hi])
+        merge(np.stack([piece[lo:hi] for piece in pieces], axis=1), given, state[lo:hi])
 
     run(task, len(state), max(1, LEAST // (len(pieces) * MERGE_COST)), CHUNK)
     return state
 
 
-def losses_of(state: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the weighted loss of each row of plain logits from its state."""
-    result = np.empty(len(state))
-    kernels.finishes(False)(state, targets, weights, read_only(NOWHERE), Options().array, result)
+def losses_of(
+    state: np.ndarray, targets: np.ndarray, weights: np.ndarray, options: Options | None = None,
+    class_weights: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Return the weighted loss of each row from its state."""
+    result, options = np.empty(len(state)), options or Options()
+    w = read_only(NOWHERE) if class_weights is None else class_weights
+    kernels.finishes(options.capped)(state, targets, weights, w, options.array, result)
     return result
 
 
-def figures_of(state: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return the figures of rows of plain logits from their states, as `statistics` does."""
-    figures = np.empty((kernels.FIGURES, len(state)))
-    kernels.summaries(False)(state, targets, Options().array, figures)
+def figures_of(
+    state: np.ndarray, targets: np.ndarray, options: Options | None = None
+) -> np.ndarray:
+    """Return the figures of rows from their states, as `statistics` does."""
+    figures, options = np.empty((kernels.FIGURES, len(state))), options or Options()
+    kernels.summaries(options.capped)(state, targets, options.array, figures)
     return figures
 
 

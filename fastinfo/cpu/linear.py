@@ -1,0 +1,304 @@
+"""Linear cross-entropy: logits that are made, read and dropped a block at a time.
+
+The products are BLAS's, the reading is that of any rows of logits (`rows.py`). A block of logits is
+a product of some rows of `hidden` and a stretch of the classes, in memory that the next block takes
+over; the states of stretches merge. For gradients a stretch is all classes: the block becomes the
+derivative by the logits, and enters two more products.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastinfo.arrays import Rows, Source, lazy, narrow, widen
+from fastinfo.cpu import row_kernels, rows
+from fastinfo.engine import run
+
+# Classes of one product, and elements of a block: rows beyond ROWS make a product no faster, and a
+# block of this size is still in cache, half of it at least, when it is read.
+PART = 8192
+ROWS = 1024
+BLOCK = 1 << 23
+# States of pieces of a row that are kept before they are merged.
+PIECES = 32
+# Rows added up in float32 for the gradient of the bias, before it goes to float64.
+RUN = 256
+# Elements that a thread adds at a time.
+CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A matrix of rows for products, in the type `real` they are computed in."""
+
+    data: np.ndarray
+    dtype: str
+    real: str
+
+    @lazy
+    def in_place(self) -> bool:
+        """Whether BLAS can read the rows where they lie; else they are copied block by block."""
+        x = self.data
+        plain = self.dtype == self.real and x.dtype.isnative and x.flags.aligned and x.ndim == 2
+        return plain and (_is_dense(x) or _is_dense(x.T))
+
+    def take(self, index: slice | np.ndarray) -> np.ndarray:
+        """Return rows as a matrix."""
+        part = _taken(self.data, index)
+        if self.in_place and isinstance(index, slice):
+            return part
+        return widen(part, self.dtype).astype(self.real, order="C")
+
+
+def _taken(x: np.ndarray, index: slice | np.ndarray) -> np.ndarray:
+    """Return rows of an array of any number of axes, a slice of a matrix where they lie."""
+    if x.ndim == 2:
+        return x[index]
+    lead = x.shape[:-1]
+    numbers = np.arange(*index.indices(math.prod(lead))) if isinstance(index, slice) else index
+    return x[np.unravel_index(numbers, lead)] if lead else x[np.newaxis]
+
+
+def _is_dense(x: np.ndarray) -> bool:
+    """Whether rows of elements side by side follow one another, maybe apart."""
+    item = x.itemsize
+    return x.strides[1] == item and x.strides[0] >= item * x.shape[1] and x.strides[0] % item == 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """Rows of logits hidden @ weight.T + bias, what weighs their classes, and which rows count.
+
+    `limit` is how many bytes may be taken beside arguments and gradients.
+    """
+
+    hidden: Factor
+    weight: Factor
+    bias: np.ndarray | None
+    options: rows.Options
+    limit: int
+    targets: np.ndarray | None = None
+    soft: Source | None = None
+    class_weight: np.ndarray | None = None
+    active: np.ndarray | None = None
+    statistics: bool = False
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.weight.data.shape[0]
+
+    @property
+    def features(self) -> int:
+        """Length of a hidden state."""
+        return self.weight.data.shape[1]
+
+    @property
+    def real(self) -> str:
+        """Type of the logits."""
+        return self.hidden.real
+
+    @property
+    def item(self) -> int:
+        """Bytes of a logit."""
+        return np.dtype(self.real).itemsize
+
+    def problem(
+        self, index: slice | np.ndarray, logits: np.ndarray, begin: int, highest: np.ndarray
+    ) -> rows.Problem:
+        """Return the logits of some rows, from class `begin` on, to be read."""
+        soft = None
+        if self.soft is not None:
+            y = _taken(self.soft.data[..., begin : begin + logits.shape[1]], index)
+            soft = Rows.along(y, self.soft.dtype, self.soft.storage)
+        return rows.Problem(
+            Rows.along(logits, self.real, self.real),
+            self.options,
+            targets=None if self.targets is None else self.targets[index],
+            soft=soft,
+            class_weight=self.class_weight,
+            active=None if self.active is None else self.active[index],
+            statistics=self.statistics,
+            ranks=self.statistics and self.targets is not None,
+            base=begin,
+            maxima=highest,
+        )
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Where gradients go: by `hidden` in its own type, by weight and bias added up; None for none.
+
+    The first block of rows writes `weight`, later ones add to it.
+    """
+
+    hidden: np.ndarray | None
+    dtype: str
+    weight: np.ndarray | None
+    bias: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many rows and classes a block has at most, and how many classes a product."""
+
+    rows: int
+    stretch: int
+    part: int
+
+
+class TooLittle(Exception):
+    """The limit of memory is below what a single row takes, which is the argument."""
+
+
+def plan(job: Job, count: int, whole: bool) -> Plan:
+    """Cut `count` rows into blocks within the limit; `whole`: a block has all classes."""
+    classes, a_row_of_weight = job.classes, 2 * job.features * job.item
+    soft = 0 if job.soft is None else job.soft.data.itemsize
+    room = job.limit * 7 // 8  # the rest is for BLAS's own copies, and for what is small
+
+    def bytes_of(stretch: int) -> int:
+        own = 2 * job.features * job.item + 8 * row_kernels.STATE * (PIECES + 2)
+        return stretch * (job.item + soft) + own
+
+    part = max(1, min(classes, PART, room // 4 // max(1, a_row_of_weight)))
+    room -= part * a_row_of_weight
+    stretch = classes if whole else min(classes, max(part, BLOCK // max(1, min(count, ROWS))))
+    if not whole:
+        stretch = max(1, min(stretch, room // bytes_of(1)))
+    most = max(ROWS, BLOCK // stretch)
+    fits = room // bytes_of(stretch)
+    if fits < 1:
+        raise TooLittle(8 * (bytes_of(stretch) + 4 * a_row_of_weight) // 7 + 8)
+    return Plan(_even(count, min(most, fits)), _even(classes, stretch), part)
+
+
+def _even(n: int, most: int) -> int:
+    """Length of the fewest pieces of n that are no longer than `most`, all about as long."""
+    pieces = max(1, -(-n // most))
+    return max(1, -(-n // pieces))
+
+
+def _pieces(n: int, length: int) -> Iterator[tuple[int, int]]:
+    return ((lo, min(lo + length, n)) for lo in range(0, n, length))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows that have been read: which, their hidden states, and the last logits of them."""
+
+    first: bool
+    index: slice | np.ndarray
+    hidden: np.ndarray
+    logits: np.ndarray
+    problem: rows.Problem
+    state: np.ndarray
+    part: int
+
+
+def losses(job: Job, gradients: Gradients | None = None) -> np.ndarray:
+    """Return the weighted loss of each row; write the gradients that are asked for."""
+    assert job.active is not None
+    kept = np.flatnonzero(job.active)
+    result = np.zeros(len(job.active))
+    for block in _read(job, kept, gradients is not None):
+        problem = block.problem
+        result[block.index] = rows.losses_of(
+            block.state, problem.row_targets, problem.row_weights, job.options,
+            problem.class_weights,
+        )  # fmt: skip
+        if gradients is not None:
+            rows.gradients(problem, block.state, block.logits)
+            _add(job, block, gradients)
+    if gradients is not None and gradients.weight is not None and not kept.size:
+        gradients.weight[:] = 0.0
+    return result
+
+
+def statistics(job: Job) -> np.ndarray:
+    """Return the figures of each row, one row of the result a figure."""
+    count = math.prod(job.hidden.data.shape[:-1])
+    figures = np.empty((row_kernels.FIGURES, count))
+    # the rank of a target needs its logit before the first class is read
+    for block in _read(job, np.arange(count), job.targets is not None):
+        targets = block.problem.row_targets
+        figures[:, block.index] = rows.figures_of(block.state, targets, job.options)
+    return figures
+
+
+def _read(job: Job, kept: np.ndarray, whole: bool) -> Iterator[Block]:
+    """Read rows block after block."""
+    cut = plan(job, kept.size, whole)
+    memory = np.empty(cut.rows * cut.stretch, job.real)
+    for lo, hi in _pieces(kept.size, cut.rows):
+        index, pieces = _as_slice(kept[lo:hi]), []
+        hidden = job.hidden.take(index)
+        highest, target_logits = np.full(hi - lo, -np.inf), np.full(hi - lo, np.nan)
+        for begin, end in _pieces(job.classes, cut.stretch):
+            logits = memory[: (hi - lo) * (end - begin)].reshape(hi - lo, end - begin)
+            _write_logits(job, hidden, begin, logits, cut.part)
+            problem = job.problem(index, logits, begin, highest)
+            piece = rows.states(problem)
+            inside = (problem.row_targets >= begin) & (problem.row_targets < end)
+            target_logits = np.where(inside, piece[:, rows.TARGET_LOGIT], target_logits)
+            highest = np.maximum(highest, piece[:, rows.HIGHEST])
+            pieces.append(piece)
+            if len(pieces) == PIECES or end == job.classes:
+                pieces = [rows.merged(pieces, problem.variant, job.options)]
+        state = pieces[0]
+        state[:, rows.TARGET_LOGIT] = target_logits
+        yield Block(lo == 0, index, hidden, logits, problem, state, cut.part)
+
+
+def _as_slice(numbers: np.ndarray) -> slice | np.ndarray:
+    """Return increasing numbers as a slice if none is left out."""
+    first, last = int(numbers[0]), int(numbers[-1])
+    return slice(first, last + 1) if last - first + 1 == numbers.size else numbers
+
+
+def _write_logits(job: Job, hidden: np.ndarray, begin: int, logits: np.ndarray, part: int) -> None:
+    """Write hidden @ weight.T + bias of the classes from `begin` on."""
+    for lo, hi in _pieces(logits.shape[1], part):
+        z = logits[:, lo:hi]
+        np.matmul(hidden, job.weight.take(slice(begin + lo, begin + hi)).T, out=z)
+        if job.bias is not None:
+            _add_up(z, job.bias[np.newaxis, begin + lo : begin + hi])
+
+
+def _add(job: Job, block: Block, gradients: Gradients) -> None:
+    """Carry the derivative by some rows of logits on to what these were made of."""
+    g, hidden = block.logits, block.hidden
+    if gradients.hidden is not None:
+        by_hidden = _times_weight(job, g, block.part)
+        gradients.hidden[block.index] = narrow(by_hidden, gradients.dtype)
+    if gradients.weight is not None:
+        if block.first:
+            np.matmul(g.T, hidden, out=gradients.weight)
+        for lo, hi in () if block.first else _pieces(job.classes, block.part):
+            _add_up(gradients.weight[lo:hi], np.matmul(g[:, lo:hi].T, hidden))
+    if gradients.bias is not None:
+        for lo, hi in _pieces(len(g), RUN):
+            gradients.bias[:] += np.matmul(np.ones(hi - lo, g.dtype), g[lo:hi])
+
+
+def _times_weight(job: Job, g: np.ndarray, part: int) -> np.ndarray:
+    """Return g @ weight, a part of the classes at a time where they are copied."""
+    if job.weight.in_place:
+        return np.matmul(g, job.weight.data)
+    total = np.zeros((len(g), job.features), g.dtype)
+    for lo, hi in _pieces(job.classes, part):
+        total += np.matmul(g[:, lo:hi], job.weight.take(slice(lo, hi)))
+    return total
+
+
+def _add_up(total: np.ndarray, x: np.ndarray) -> None:
+    """Add a matrix, or one row, to a matrix, by several threads."""
+
+    def task(lo: int, hi: int) -> None:
+        np.add(total[lo:hi], x[lo:hi] if len(x) > 1 else x, out=total[lo:hi])
+
+    run(task, len(total), max(1, CHUNK // max(1, total.shape[1])))
