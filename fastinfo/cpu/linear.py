@@ -18,11 +18,12 @@ from fastinfo.arrays import Rows, Source, lazy, narrow, widen
 from fastinfo.cpu import row_kernels, rows
 from fastinfo.engine import run
 
-# Classes of one product, and elements of a block: rows beyond ROWS make a product no faster, and a
-# block of this size is still in cache, half of it at least, when it is read.
-PART = 8192
+# Classes of one product, and its elements where rows are few: what is added to a gradient is then
+# still in cache. Rows beyond ROWS make a product no faster. BLAS's threads and ours are in each
+# other's way when one follows the other: fewer and larger blocks than fit a cache are faster.
+PART, PRODUCT = 4096, 1 << 18
 ROWS = 1024
-BLOCK = 1 << 23
+BLOCK = 1 << 24
 # States of pieces of a row that are kept before they are merged.
 PIECES = 32
 # Rows added up in float32 for the gradient of the bias, before it goes to float64.
@@ -155,26 +156,27 @@ class TooLittle(Exception):
     """The limit of memory is below what a single row takes, which is the argument."""
 
 
-def plan(job: Job, count: int, whole: bool) -> Plan:
-    """Cut `count` rows into blocks within the limit; `whole`: a block has all classes."""
-    classes, a_row_of_weight = job.classes, 2 * job.features * job.item
-    soft = 0 if job.soft is None else job.soft.data.itemsize
+def plan(job: Job, count: int, gradients: Gradients | None) -> Plan:
+    """Cut `count` rows into blocks within the limit; with gradients a block has all classes."""
+    whole = gradients is not None or (job.statistics and job.targets is not None)
+    a_class, soft = job.features * job.item, 0 if job.soft is None else job.soft.data.itemsize
+    a_row = 2 * a_class + 8 * row_kernels.STATE * (PIECES + 2)
     room = job.limit * 7 // 8  # the rest is for BLAS's own copies, and for what is small
-
-    def bytes_of(stretch: int) -> int:
-        own = 2 * job.features * job.item + 8 * row_kernels.STATE * (PIECES + 2)
-        return stretch * (job.item + soft) + own
-
-    part = max(1, min(classes, PART, room // 4 // max(1, a_row_of_weight)))
-    room -= part * a_row_of_weight
-    stretch = classes if whole else min(classes, max(part, BLOCK // max(1, min(count, ROWS))))
+    adds = gradients is not None and gradients.weight is not None
+    copies = (not job.weight.in_place) + adds
+    few = min(max(count, 1), ROWS)
+    part = min(job.classes, max(PART, PRODUCT // few))
+    part = min(part, max(1, room // 8 // max(1, copies * a_class)))
+    room -= part * copies * a_class
+    stretch = job.classes
     if not whole:
-        stretch = max(1, min(stretch, room // bytes_of(1)))
-    most = max(ROWS, BLOCK // stretch)
-    fits = room // bytes_of(stretch)
-    if fits < 1:
-        raise TooLittle(8 * (bytes_of(stretch) + 4 * a_row_of_weight) // 7 + 8)
-    return Plan(_even(count, min(most, fits)), _even(classes, stretch), part)
+        stretch = min(stretch, max(part, BLOCK // few))
+        stretch = max(1, min(stretch, (room - a_row) // (job.item + soft)))
+    a_row += stretch * (job.item + soft)
+    if room < a_row:
+        raise TooLittle((a_row + copies * a_class) * 8 // 7 + 8 * copies * a_class)
+    rows_at_most = min(max(ROWS, BLOCK // stretch), room // a_row)
+    return Plan(_even(count, rows_at_most), _even(job.classes, stretch), part)
 
 
 def _even(n: int, most: int) -> int:
@@ -189,7 +191,10 @@ def _pieces(n: int, length: int) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows that have been read: which, their hidden states, and the last logits of them."""
+    """Some rows that have been read: which, their hidden states, and the last logits of them.
+
+    `room` is for a part of the gradient by weight, which has `part` classes.
+    """
 
     first: bool
     index: slice | np.ndarray
@@ -197,6 +202,7 @@ class Block:
     logits: np.ndarray
     problem: rows.Problem
     state: np.ndarray
+    room: np.ndarray
     part: int
 
 
@@ -205,7 +211,7 @@ def losses(job: Job, gradients: Gradients | None = None) -> np.ndarray:
     assert job.active is not None
     kept = np.flatnonzero(job.active)
     result = np.zeros(len(job.active))
-    for block in _read(job, kept, gradients is not None):
+    for block in _read(job, kept, gradients):
         problem = block.problem
         result[block.index] = rows.losses_of(
             block.state, problem.row_targets, problem.row_weights, job.options,
@@ -224,16 +230,17 @@ def statistics(job: Job) -> np.ndarray:
     count = math.prod(job.hidden.data.shape[:-1])
     figures = np.empty((row_kernels.FIGURES, count))
     # the rank of a target needs its logit before the first class is read
-    for block in _read(job, np.arange(count), job.targets is not None):
+    for block in _read(job, np.arange(count), None):
         targets = block.problem.row_targets
         figures[:, block.index] = rows.figures_of(block.state, targets, job.options)
     return figures
 
 
-def _read(job: Job, kept: np.ndarray, whole: bool) -> Iterator[Block]:
+def _read(job: Job, kept: np.ndarray, gradients: Gradients | None) -> Iterator[Block]:
     """Read rows block after block."""
-    cut = plan(job, kept.size, whole)
+    cut = plan(job, kept.size, gradients)
     memory = np.empty(cut.rows * cut.stretch, job.real)
+    room = np.empty((cut.part if cut.rows < kept.size else 0, job.features), job.real)
     for lo, hi in _pieces(kept.size, cut.rows):
         index, pieces = _as_slice(kept[lo:hi]), []
         hidden = job.hidden.take(index)
@@ -251,7 +258,7 @@ def _read(job: Job, kept: np.ndarray, whole: bool) -> Iterator[Block]:
                 pieces = [rows.merged(pieces, problem.variant, job.options)]
         state = pieces[0]
         state[:, rows.TARGET_LOGIT] = target_logits
-        yield Block(lo == 0, index, hidden, logits, problem, state, cut.part)
+        yield Block(lo == 0, index, hidden, logits, problem, state, room, cut.part)
 
 
 def _as_slice(numbers: np.ndarray) -> slice | np.ndarray:
@@ -279,7 +286,8 @@ def _add(job: Job, block: Block, gradients: Gradients) -> None:
         if block.first:
             np.matmul(g.T, hidden, out=gradients.weight)
         for lo, hi in () if block.first else _pieces(job.classes, block.part):
-            _add_up(gradients.weight[lo:hi], np.matmul(g[:, lo:hi].T, hidden))
+            added = np.matmul(g[:, lo:hi].T, hidden, out=block.room[: hi - lo])
+            _add_up(gradients.weight[lo:hi], added)
     if gradients.bias is not None:
         for lo, hi in _pieces(len(g), RUN):
             gradients.bias[:] += np.matmul(np.ones(hi - lo, g.dtype), g[lo:hi])
