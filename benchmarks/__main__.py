@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kernels, memory, peers, processes, reference, report, shapes
+from benchmarks import kernels, linear, memory, peers, processes, reference, report, shapes
 from fastinfo.bench import machine_facts, measure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,12 +28,12 @@ class Effort:
 
 
 MAIN = ("ceilings", "loss", "thousand", "one-row", "pairs", "products")
-FULL = Effort(tuple(kernels.SECTIONS), 15, 8.0, 7, len(memory.CASES))
+FULL = Effort(tuple(kernels.SECTIONS), 15, 8.0, 7, len(memory.NAMES))
 QUICK = Effort(MAIN, 5, 1.0, 2, 3)
 
 FIGURES: dict[str, Callable[[Effort], list[processes.Figure]]] = {
     "start": lambda effort: processes.start(effort.starts),
-    "memory": lambda effort: processes.extra_memory([*memory.CASES][: effort.memory_cases]),
+    "memory": lambda effort: processes.extra_memory(memory.NAMES[: effort.memory_cases]),
 }
 
 
@@ -75,6 +75,7 @@ def run(names: Sequence[str], plan: kernels.Plan, effort: Effort) -> report.Run:
         done.rows[name] = measure(cases, effort.repeats, effort.budget)
         print(f"\n## {done.titles[name]}\n\n{report.rows_table(done.rows[name])}", flush=True)
         shapes.forget()
+        linear.forget()
         reference.forget()
     return done
 

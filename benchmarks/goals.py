@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks.memory import LINEAR as LINEAR_MEMORY
 from benchmarks.processes import Figure
 from fastinfo.bench import Row, fastest
 
@@ -49,6 +50,10 @@ LOSS, GRADIENT = "loss, float32", "loss + gradient, float32, buffer"
 JS32 = "js_divergence, float32, Dirichlet(1)"
 JS64 = "js_divergence, float64, Dirichlet(1)"
 MATMUL = "product float32"
+LINEAR, LINEAR_GRADIENTS = (
+    "linear_cross_entropy, float32",
+    "linear_cross_entropy + gradients, float32",
+)
 
 GOALS = (
     Goal("float32 loss, against a plain sum", "loss", LOSS, "read float32", 0.92),
@@ -148,6 +153,35 @@ GOALS = (
         "copy float32",
         0.7,
     ),
+    Goal("linear cross-entropy, against the bare product", "linear", LINEAR, "product", 0.88),
+    Goal(
+        "linear cross-entropy + gradients, against the three bare products",
+        "linear",
+        LINEAR_GRADIENTS,
+        "three products",
+        0.80,
+    ),
+    Goal(
+        "linear cross-entropy, against torch eager",
+        "linear",
+        LINEAR,
+        "torch eager linear + cross_entropy, float32",
+        1.7,
+    ),
+    Goal(
+        "linear cross-entropy + gradients, against torch eager",
+        "linear",
+        LINEAR_GRADIENTS,
+        "torch eager linear + cross_entropy + gradients, float32",
+        1.6,
+    ),
+    Goal(
+        "linear cross-entropy of 16 rows, a million classes, against the bare product",
+        "linear-few",
+        LINEAR,
+        "product",
+        0.6,
+    ),
     Goal(
         "JS float32, one thread, against SimSIMD",
         "pairs",
@@ -188,6 +222,12 @@ GOALS = (
         "start",
         "first loss, never compiled before",
         bound=2.5,
+    ),
+    Goal(
+        "extra memory of a linear cross-entropy + gradients (share of 8 GiB of logits)",
+        "memory",
+        LINEAR_MEMORY,
+        bound=256 / 8192,
     ),
     Goal(
         "extra memory of any loss (share of the logits)",

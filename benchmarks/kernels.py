@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 
 import fastinfo
-from benchmarks import reference, shapes
+from benchmarks import linear, reference, shapes
 from fastinfo import catalogue, matrices
 from fastinfo.bench import Case, Workers, ceiling_bytes, ceiling_cases, copy_cases, read_cases
 
@@ -440,8 +440,7 @@ class Section:
         """Title and shape."""
         if not self.shape:
             return self.title
-        find = plan.shapes.rows if self.shape in shapes.ROWS else plan.shapes.pairs
-        return f"{self.title}, {' x '.join(map(str, find(self.shape)))}"
+        return f"{self.title}, {' x '.join(map(str, plan.shapes.find(self.shape)))}"
 
 
 def _vocabulary(title: str, name: str) -> Section:
@@ -457,6 +456,14 @@ SECTIONS: dict[str, Section] = {
     "loss": Section("Softmax cross-entropy", loss, "power of two"),
     "softmaxes": Section("Entropy, divergences, pieces", softmaxes, "power of two"),
     "binary": Section("Binary cross-entropy", binary, "elements"),
+    "linear": Section(
+        "Linear cross-entropy", lambda plan: linear.many_rows(plan.shapes.heads("head")), "head"
+    ),
+    "linear-few": Section(
+        "Linear cross-entropy of few rows",
+        lambda plan: linear.few_rows(plan.shapes.heads("head of few rows")),
+        "head of few rows",
+    ),
     "gpt2": _vocabulary("Vocabulary of GPT-2", "gpt2"),
     "llama3": _vocabulary("Vocabulary of Llama 3", "llama3"),
     "qwen3": _vocabulary("Vocabulary of Qwen 3", "qwen3"),

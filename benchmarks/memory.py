@@ -82,6 +82,35 @@ CASES: dict[str, Probe] = {
 }
 
 
+LINEAR = "linear_cross_entropy + gradients, 8192 x 262144"
+NAMES = (LINEAR, *CASES)
+
+
+def _resident_after(call: Callable[[], Any], results: int) -> int:
+    """Bytes at the peak of a call beyond those before it and its results."""
+    RESET_PEAK.write_text("5")
+    before = _resident("VmRSS")
+    held = call()
+    extra = _resident("VmHWM") - before - results
+    del held
+    return extra
+
+
+def _linear(rows: int = 8192, features: int = 64, classes: int = 262144) -> dict[str, int]:
+    """Logits that never exist: their bytes, and what a call takes beside gradients."""
+    rng = np.random.default_rng(0)
+    h = rng.standard_normal((rows, features), np.float32)
+    w = rng.standard_normal((classes, features), np.float32)
+    y = rng.integers(0, classes, rows)
+
+    def call(n: int) -> Any:
+        return fastinfo.linear_cross_entropy(h[:n], w, y[:n], return_grad=True)
+
+    call(8)
+    extra = _resident_after(lambda: call(rows), h.nbytes + w.nbytes)
+    return {"logits": rows * classes * h.itemsize, "extra": extra}
+
+
 def _data(probe: Probe, rows: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     x = np.empty((rows, CLASSES), shapes.dtype_of(probe.dtype))
@@ -100,14 +129,13 @@ def _resident(field: str) -> int:
 
 def main(name: str, rows: int) -> None:
     """Warm up on a few rows, so that nothing is compiled in the call, then measure."""
+    if name == LINEAR:
+        print(json.dumps(_linear()))
+        return
     probe = CASES[name]
     probe.call(*_data(probe, 8))
     x, y = _data(probe, rows)
-    RESET_PEAK.write_text("5")
-    before = _resident("VmRSS")
-    result = probe.call(x, y)
-    extra = _resident("VmHWM") - before - probe.gradient * x.nbytes
-    del result
+    extra = _resident_after(lambda: probe.call(x, y), probe.gradient * x.nbytes)
     print(json.dumps({"logits": x.nbytes, "extra": extra}))
 
 

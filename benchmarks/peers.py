@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import reference, shapes
+from benchmarks import linear, reference, shapes
 from benchmarks.kernels import Plan
 from fastinfo.bench import Case
 
@@ -354,9 +354,16 @@ def softmaxes(plan: Plan) -> Iterator[Case]:
     )
 
 
+def linear_heads(plan: Plan) -> Iterator[Case]:
+    """Peers of linear cross-entropy: torch's product and loss."""
+    if _installed("torch"):
+        yield from linear.torch_eager(plan.shapes.heads("head"), plan.workers.threads)
+
+
 SECTIONS: dict[str, Callable[[Plan], Iterator[Case]]] = {
     "loss": loss,
     "softmaxes": softmaxes,
+    "linear": linear_heads,
     "thousand": functools.partial(short_rows, name="thousand"),
     "ten": functools.partial(short_rows, name="ten"),
     "pairs": pairs,

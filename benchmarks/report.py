@@ -263,4 +263,4 @@ def _bars(axes: Any, rows: Sequence[Row], unit: str) -> None:
             axes.plot([rate / row.share] * 2, [place - 0.4, place + 0.4], "k", linewidth=2)
     axes.margins(y=0.01)
     axes.invert_yaxis()
-    axes.set_xlabel(("GB/s" if unit == "B" else "G bins/s") + "; the black tick is the ceiling")
+    axes.set_xlabel(("GB/s" if unit == "B" else f"G {unit}s/s") + "; the black tick is the ceiling")

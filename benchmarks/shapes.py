@@ -30,6 +30,12 @@ PAIRS: dict[str, tuple[int, int, int]] = {
     "large": (4096, 4096, 1024),
 }
 
+# (rows, features, classes)
+HEADS: dict[str, tuple[int, int, int]] = {
+    "head": (1024, 768, 131072),
+    "head of few rows": (16, 256, 1_000_000),
+}
+
 # The parameter of the Dirichlet distribution the rows are drawn from.
 DIRICHLET: dict[str, float] = {
     "Dirichlet(0.1)": 0.1,
@@ -56,6 +62,17 @@ class Shapes:
         """Rows of x, rows of y, and bins of a named pair of matrices."""
         n, m, k = PAIRS[name]
         return self._less(n), self._less(m), self._less(k)
+
+    def heads(self, name: str) -> tuple[int, int, int]:
+        """Rows, features and classes of a named linear classifier."""
+        m, d, v = HEADS[name]
+        return self._less(m), self._less(d), self._less(v)
+
+    def find(self, name: str) -> tuple[int, ...]:
+        """Return a shape of any kind."""
+        if name in ROWS:
+            return self.rows(name)
+        return self.heads(name) if name in HEADS else self.pairs(name)
 
     def _less(self, length: int) -> int:
         return min(length, max(length // self.shrink, 4))

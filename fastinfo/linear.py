@@ -96,11 +96,11 @@ def linear_cross_entropy(
 
     Notes
     -----
-    Rows that are ignored cost no product and may hold NaN. Products are BLAS's, in float64 if either
-    factor is float64 or integer, else in float32; 16-bit factors are widened block by block, and the
-    derivative by a 16-bit `weight` is added up in float32, an array of its own, and rounded once
-    (``grad_dtype="float32"`` gives that array). Accuracy is that of `softmax_cross_entropy` from
-    logits that are each within 4 √D u Σ\|h_d w_d\|, u the unit roundoff of the product's type.
+    Rows that are ignored cost no product and may hold NaN. Products are BLAS's, in float64 if
+    either factor is float64 or integer, else in float32; 16-bit factors are widened block by block,
+    and the derivative by a 16-bit `weight` is added up in float32, an array of its own, and rounded
+    once (``grad_dtype="float32"`` gives that array). Accuracy is that of `softmax_cross_entropy`
+    from logits that are each within 4 √D u Σ\|h_d w_d\|, u the unit roundoff of the product's type.
     The same call gives the same bits for the same BLAS and number of its threads.
 
     References
@@ -192,8 +192,8 @@ def linear_softmax_statistics(
 
     Notes
     -----
-    Accuracy as for `linear_cross_entropy`. Without targets a block is a stretch of the classes; with
-    targets it holds whole rows, since a rank compares all logits with the target's.
+    Accuracy as for `linear_cross_entropy`. Without targets a block is a stretch of the classes;
+    with targets it holds whole rows, since a rank compares all logits with the target's.
 
     References
     ----------
@@ -318,7 +318,7 @@ def _grad_dtype(value: Any) -> str | None:
 
 
 def _buffers(module: Any, head: _Head, wanted: set[str], dtype: str | None) -> Any:
-    """Return memory of the gradients: by hidden as it is given back, the others to be added up in."""
+    """Return memory of the gradients, that by hidden in the type in which it is given back."""
     by_hidden = by_weight = by_bias = None
     storage = dtype or head.hidden.storage
     if "hidden" in wanted:

@@ -17,8 +17,8 @@ from fastinfo.reductions import reduced, row_weights
 
 # States hold the number of a class in float64.
 MOST_CLASSES = 2**53
-# Pieces whose states are kept until they are merged: all at a time, since to merge those of 1024 rows
-# takes as long as to read 2000 classes of them.
+# Pieces whose states are kept until they are merged: to merge those of 1024 rows takes as long as
+# to read 2000 classes of them.
 PIECES = 32
 # Columns of `state()` behind those of the maximum, the sums and the argmax.
 _RANK, _TARGET_LOGIT, _BITS, _COLUMNS = range(4, 8)

@@ -161,7 +161,7 @@ def plan(job: Job, count: int, gradients: Gradients | None) -> Plan:
     whole = gradients is not None or (job.statistics and job.targets is not None)
     a_class, soft = job.features * job.item, 0 if job.soft is None else job.soft.data.itemsize
     a_row = 2 * a_class + 8 * row_kernels.STATE * (PIECES + 2)
-    room = job.limit * 7 // 8  # the rest is for BLAS's own copies, and for what is small
+    room = job.limit * 3 // 4  # 41 of 256 MiB are BLAS's own copies, and what is small
     adds = gradients is not None and gradients.weight is not None
     copies = (not job.weight.in_place) + adds
     few = min(max(count, 1), ROWS)
@@ -174,7 +174,7 @@ def plan(job: Job, count: int, gradients: Gradients | None) -> Plan:
         stretch = max(1, min(stretch, (room - a_row) // (job.item + soft)))
     a_row += stretch * (job.item + soft)
     if room < a_row:
-        raise TooLittle((a_row + copies * a_class) * 8 // 7 + 8 * copies * a_class)
+        raise TooLittle((a_row + copies * a_class) * 4 // 3 + 16 * copies * a_class)
     rows_at_most = min(max(ROWS, BLOCK // stretch), room // a_row)
     return Plan(_even(count, rows_at_most), _even(job.classes, stretch), part)
 

@@ -35,8 +35,8 @@ from fastinfo.cpu.simd import (
 from fastinfo.engine import EXACT, formula, helper, kernel
 
 # Elements read between two looks at the running maximum: the end of a block costs 70 to 100 ns of a
-# full processor. Four vectors are added up before they go to float32 sums, and after 256 steps these
-# to those of a block.
+# full processor. Float32 sums are of no more than 256 numbers: four vectors are added up first, and
+# after so many steps the sums go to those of a block.
 BLOCK = 16384
 STEPS = 256
 # How many bytes ahead memory is asked for. The processor looks 1.7 kB ahead of an exponential by
@@ -154,9 +154,7 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
     other_ahead, to_other_line = PREFETCH // other_item, LINE // other_item
 
     @helper(EXACT)
-    def terms(
-        v, inside, y, w, k, ref, other_ref, above, alpha, beta, scale, cap, inner
-    ):
+    def terms(v, inside, y, w, k, ref, other_ref, above, alpha, beta, scale, cap, inner):
         """What a vector of logits adds to each lane's maximum and sums; its y and w are at k."""
         e_term, higher, a_term, c = filled(zero), filled(zero), filled(zero), filled(zero)
         other = filled(lowest)
@@ -220,8 +218,8 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
 
     several = one if narrow else four
 
-    # Inlined into a larger function, or with a loop around its own, LLVM would fetch the polynomial's
-    # coefficients from memory again for every vector: a tenth of the speed of reading.
+    # Inlined into a larger function, or with a loop around its own, LLVM would fetch the
+    # polynomial's coefficients again for every vector: a tenth of the speed of reading.
     @helper(EXACT, inline=False)
     def run(x, y, w, ref, other_ref, above, option, left, jump):
         apart()
