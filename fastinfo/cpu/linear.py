@@ -174,7 +174,7 @@ def plan(job: Job, count: int, gradients: Gradients | None) -> Plan:
         stretch = max(1, min(stretch, (room - a_row) // (job.item + soft)))
     a_row += stretch * (job.item + soft)
     if room < a_row:
-        raise TooLittle((a_row + copies * a_class) * 4 // 3 + 16 * copies * a_class)
+        raise TooLittle((a_row * 8 // 7 + copies * a_class + 8) * 4 // 3 + 4)
     rows_at_most = min(max(ROWS, BLOCK // stretch), room // a_row)
     return Plan(_even(count, rows_at_most), _even(job.classes, stretch), part)
 
