@@ -20,6 +20,9 @@ from fastinfo.engine import EXACT, formula, helper, kernel
 # Coefficients of a row's gradient.
 REFERENCE, SCALE, SHARE, TARGET, COEFFICIENTS = range(5)
 
+# A factor of kept exponentials that float32 might round to a subnormal number.
+LEAST = 2.0**-120
+
 _target_gradient = formula(formulas.target_gradient)
 
 
@@ -100,6 +103,35 @@ def _emit(storage, softcap, weights, soft, into):
     return emit
 
 
+@cache
+def _emit_kept(storage):
+    """Write a row's gradient from exponentials that were kept, times a factor."""
+    arithmetic = vmath.STORAGE[storage][0]
+    real, lanes = arithmetic.real, arithmetic.lanes
+    read, narrow = vmath.reader(real.__name__, arithmetic, 0.0), vmath.narrower(storage)
+    item = np.dtype(words(storage)).itemsize
+
+    @helper(EXACT, inline=False)
+    def emit(kept, factor, target, entry, out, streamed):
+        apart()
+        factor, entry = real(factor), real(entry)
+        head = -out.ctypes.data // item % lanes if streamed else 0
+        head = head if head < kept.size else kept.size
+        for lo, hi in ((0, head), (head, kept.size)):
+            b, o = part(kept, lo, hi), part(out, lo, hi)
+            for k in range(0, b.size, lanes):
+                g = read(b, k) * factor
+                position = target - lo - k
+                if 0 <= position < lanes:
+                    g = with_lane(g, position, entry)
+                if streamed and lo == head and k + lanes <= b.size:
+                    stream(o, k, narrow(g))
+                else:
+                    store(o, k, narrow(g))
+
+    return emit
+
+
 # --- kernels -------------------------------------------------------------------------------------
 
 
@@ -149,11 +181,12 @@ def gradients(storage, softcap, weights, soft, into):
 def losses_and_gradients(storage, softcap, weights, soft):
     """Kernel: the three steps a row of one piece at a time: the second finds it in cache.
 
-    `state` and `coefficients` are room for one row.
+    `state` and `coefficients` are room for one row, so is `y` where weights are "kept".
     """
     read_piece = rows.piece_reader(storage, softcap, weights, soft, False)
     finish, coefficients_of = rows.loss_of(softcap), _coefficients(softcap)
-    emit = _emit(storage, softcap, weights, soft, storage)
+    emit, emit_kept = _emit(storage, softcap, weights, soft, storage), _emit_kept(storage)
+    keeps = weights == "kept"
 
     @kernel(storage, softcap, weights, soft)
     def read_and_write_rows(
@@ -172,6 +205,12 @@ def losses_and_gradients(storage, softcap, weights, soft):
             read_piece(logits, own, w, 0, targets[i], np.nan, -np.inf, 0, option, state)
             losses[i] = finish(state, targets[i], active[i], w, option)
             coefficients_of(state, targets[i], active[i], w, option, coefficients)
+            if keeps:
+                rise = coefficients[REFERENCE] - state[rows.KEPT_REFERENCE]
+                factor = coefficients[SCALE] * np.exp(-rise * option[rows.INVERSE_TEMPERATURE])
+                if abs(factor) >= LEAST:
+                    emit_kept(own, factor, targets[i], coefficients[TARGET], row_out, streamed)
+                    continue
             emit(logits, own, w, targets[i], coefficients, option, row_out, streamed)
         fence()
 

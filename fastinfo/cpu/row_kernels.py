@@ -8,7 +8,8 @@ Kernels take flat memory and the offset of each row in it, so that any strides b
 `weights` is "none" where the targets are integers and all other classes count nothing; else the
 weight c_k of a class comes from alpha, beta, class weights w and soft targets y. It is "relative"
 where y are the logits of another distribution: Σ w (z - m) is then taken of the difference to
-those, and c is their own sum.
+those, and c is their own sum. It is "kept" where the exponentials are put into y, for a second
+reading that then computes none.
 """
 
 from functools import cache
@@ -18,7 +19,7 @@ import numpy as np
 from fastinfo import formulas
 from fastinfo.arrays import words
 from fastinfo.cpu import vmath
-from fastinfo.cpu.memory import part, prefetch, row_of
+from fastinfo.cpu.memory import part, prefetch, row_of, store
 from fastinfo.cpu.simd import (
     AVX2,
     absolute,
@@ -56,6 +57,7 @@ MIN_REST = 0.0625
 
 # Columns of a row's state.
 MAX, REST, ENTROPY, LINEAR, WEIGHT, ARGMAX, RANK, TARGET_LOGIT, OTHER_MAX, STATE = range(10)
+KEPT_REFERENCE = OTHER_MAX  # NaN where not all that was kept is measured from one logit
 # Entries of the array of options.
 ALPHA, BETA, LOG2_SCALE, INVERSE_TEMPERATURE, CAP, INNER, SLOPE, Z_LOSS, OPTIONS = range(9)
 # Figures of a row.
@@ -78,7 +80,7 @@ _loss, _softmax_entropy = (
 
 
 # Ways in which no class has a weight of its own.
-UNWEIGHTED = ("none", "relative", "entropy")
+UNWEIGHTED = ("none", "kept", "relative", "entropy")
 
 
 def arithmetic_of(storage, weights, soft):
@@ -133,7 +135,7 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
     arithmetic = arithmetic_of(storage, weights, soft)
     # Vectors of two of AVX2's 16 registers leave too few for the constants: what is put aside costs
     # a fifth of the speed of a loss, where nothing but the exponential is computed.
-    narrow = AVX2 and not softcap and weights in ("none", "entropy")
+    narrow = AVX2 and not softcap and weights in ("none", "kept", "entropy")
     if narrow:
         arithmetic = vmath.halved(arithmetic)
     real, exp2, lanes, filled = (
@@ -160,6 +162,8 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
         other = filled(lowest)
         d = z_of(v, cap, inner)[0] - ref
         e = exp2(d * scale)
+        if weights == "kept":
+            store(y, k, e)
         if relative:
             other = read_other(y, k)
             from_other = other - other_ref
@@ -370,6 +374,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
         other_max, other_start, other_ref = lowest, lowest, zero
         # Σ w and Σ w (z - ref) of all blocks but the one of the maximum, and of that one
         others, e, of_max, e_of_max, a, c, rank = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        one_reference = True
         while lo < x.size:
             hi = lo + BLOCK if lo + BLOCK < x.size else x.size
             b, by = part(x, lo, hi), part(y, lo, hi)
@@ -389,6 +394,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
                 rise = np.float64(z_of(top, option)) - np.float64(ref)
                 if rise * scale > max_rise or not start > lowest:
                     if start > lowest:
+                        one_reference = one_reference and lo == 0
                         others, e, a = _lower(others, e, a, c, rise, inverse_t)
                         of_max, e_of_max, _ = _lower(of_max, e_of_max, 0.0, 0.0, rise, inverse_t)
                     start, ref = top, z_of(top, option)
@@ -442,6 +448,8 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
         state[ARGMAX] = base + position if position >= 0 else -1.0
         state[TARGET_LOGIT] = np.float64(target_logit)
         state[OTHER_MAX] = np.float64(other_max)
+        if weights == "kept":
+            state[KEPT_REFERENCE] = np.float64(ref) if one_reference else np.nan
 
     return read_piece
 

@@ -16,6 +16,7 @@ from fastinfo.arrays import Rows, lazy, read_only
 from fastinfo.cpu import gradient_kernels
 from fastinfo.cpu import row_kernels as kernels
 from fastinfo.cpu.row_kernels import PIECE
+from fastinfo.cpu.simd import AVX2
 from fastinfo.cpu.tiles import put, stretch, writable
 from fastinfo.engine import run
 from fastinfo.formulas import LN2
@@ -31,6 +32,9 @@ MERGE_COST = 200
 TILE = 1 << 20
 # A gradient of more than this many bytes is written past the caches, in place too.
 STREAM_BYTES = 1 << 23
+# Whether the first reading keeps its exponentials for the second: with AVX2 two of them a logit take
+# longer than the memory; with AVX-512 they do not, and to keep them is a write more.
+KEEPS = AVX2
 # Figures of `statistics`: in the order of `SoftmaxStatistics`.
 REAL_FIGURES = (kernels.MAXIMUM, kernels.LOG_SUM, kernels.LOGSUMEXP, kernels.ENTROPY_OF_ROW)
 LOGSUMEXP, ARGMAX = kernels.LOGSUMEXP, kernels.ARGMAX_OF_ROW
@@ -385,11 +389,16 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
     if target is None:
         read = kernels.losses(*problem.variant)
     else:
-        read_and_write = gradient_kernels.losses_and_gradients(*problem.variant)
+        keeps = KEEPS and problem.weights == "none" and not problem.capped
+        kept = (problem.logits.storage, False, "kept", problem.logits.arithmetic)
+        variant = kept if keeps else problem.variant
+        read_and_write = gradient_kernels.losses_and_gradients(*variant)
         streamed = target.data.nbytes >= STREAM_BYTES and not target.copied
 
     def task(lo: int, hi: int) -> None:
         logits, starts, width, y, y_starts = problem.stretch(lo, hi, 0, problem.logits.width)
+        if target is not None and keeps:
+            y, y_starts = np.empty(width, problem.logits.arithmetic), np.zeros(hi - lo, np.int64)
         given = (
             logits, starts, width, y, y_starts, problem.class_weights, problem.row_targets[lo:hi],
             problem.row_weights[lo:hi], problem.options.array, result[lo:hi],
