@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastinfo
+from fastinfo.cpu import rows as row_code
 
 OPTIONS = list(cases.loss_options(np.random.default_rng(0), 3, 4))
 REDUCTIONS = ["none", "sum", "mean"]
@@ -402,3 +403,33 @@ def test_saturated_softcap(rng):
     logits = np.array([[400.0, -300.0, 90.0, 0.0]])
     for dtype in WIDE_FLOATS:
         check(logits.astype(dtype), np.array([1]), softcap=30.0)
+
+
+def _long_rows(rng: np.random.Generator) -> np.ndarray:
+    """Rows of several blocks: rising, falling, masked at first, masked but for one, confident."""
+    n = 3 * 16384 + 7
+    noise = rng.standard_normal((5, n))
+    noise[0] += np.linspace(0, 200, n)
+    noise[1] -= np.linspace(0, 200, n)
+    noise[2, :20000] = -np.inf
+    noise[3, :] = -np.inf
+    noise[3, 40000] = 3.0
+    noise[4, 17000] = 60.0
+    return noise
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_gradients_from_kept_exponentials(rng, monkeypatch, dtype, keeps):
+    monkeypatch.setattr(row_code, "KEEPS", keeps)
+    x = _long_rows(rng).astype(dtype)
+    targets, weights = [40000, 7, 30000, 40000, 17000], [1.0, 2.0, 1e-30, 0.5, 3.0]
+    options = {"sample_weight": weights, "temperature": 1.5, "z_loss": 1e-4}
+    expected = oracles.softmax_cross_entropy(x, targets, **options)
+    for out in (None, x.copy()):
+        logits = x if out is None else out
+        losses, grad = fastinfo.softmax_cross_entropy(
+            logits, targets, reduction="none", return_grad=True, out=out, **options
+        )
+        assert_close_loss(losses, expected.rows, dtype)
+        assert_close_gradient(grad, expected.grad, expected.terms, dtype)

@@ -32,8 +32,8 @@ MERGE_COST = 200
 TILE = 1 << 20
 # A gradient of more than this many bytes is written past the caches, in place too.
 STREAM_BYTES = 1 << 23
-# Whether the first reading keeps its exponentials for the second: with AVX2 two of them a logit take
-# longer than the memory; with AVX-512 they do not, and to keep them is a write more.
+# Whether the first reading keeps its exponentials for the second: with AVX2 two of them a logit
+# take longer than the memory; with AVX-512 they do not, and to keep them is a write more.
 KEEPS = AVX2
 # Figures of `statistics`: in the order of `SoftmaxStatistics`.
 REAL_FIGURES = (kernels.MAXIMUM, kernels.LOG_SUM, kernels.LOGSUMEXP, kernels.ENTROPY_OF_ROW)
