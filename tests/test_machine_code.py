@@ -10,6 +10,10 @@ import sys
 import pytest
 from llvmlite import binding
 
+from fastinfo.cpu.simd import AVX2
+
+# AVX2 reads one vector of half the length at a time instead of four.
+SHORTER = 2 if AVX2 else 1
 # Compiled in a process of its own without the cache: what comes from the cache has no assembly.
 PROGRAM = """
 import json
@@ -76,9 +80,9 @@ def packed(text: str, real: str) -> int:
         ("read_and_write_rows float32", "float32", 10),
         ("read_and_write_rows float64", "float64", 20),
         ("read_and_write_rows float16", "float32", 10),
-        ("read_losses float32", "float32", 20),
-        ("read_losses float64", "float64", 40),
-        ("read_losses bfloat16", "float32", 20),
+        ("read_losses float32", "float32", 20 // SHORTER),
+        ("read_losses float64", "float64", 40 // SHORTER),
+        ("read_losses bfloat16", "float32", 20 // SHORTER),
         ("read_and_write logits float32", "float32", 15),
         ("read_and_write logits float64", "float64", 20),
         ("read_and_write probabilities float64", "float64", 15),
