@@ -429,6 +429,19 @@ def test_torch_tensors(rng, dtype):
         linear_cross_entropy(h, w.clone().requires_grad_(), y)
 
 
+@pytest.mark.parametrize("dtype", FLOATS[2:], ids=str)
+def test_16_bit_gradients_round_once_to_nearest_even(dtype):
+    """With two equal logits the gradients are halves of the other factor, here halfway cases."""
+    step = 2.0**-7 if dtype == BFLOAT16 else 2.0**-10
+    factors = np.array([1 + step / 2, 1 + 3 * step / 2, 1 + step / 2 + 2.0**-40])
+    for factor, nearest in zip(factors, (1.0, 1 + 2 * step, 1 + step), strict=True):
+        zero, pair = np.zeros((1, 1), dtype), np.array([[-factor], [factor]])
+        _, gradients = call(zero, pair, [0])
+        assert float(gradients.hidden[0, 0]) == nearest
+        _, gradients = call(pair[1:] * 2, zero[[0, 0]], [0])
+        assert_same_bits(gradients.weight.astype(float), np.array([[-nearest], [nearest]]))
+
+
 # What is asked for, and memory ------------------------------------------------------------------
 
 
