@@ -154,9 +154,7 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
     other_ahead, to_other_line = PREFETCH // other_item, LINE // other_item
 
     @helper(EXACT)
-    def terms(
-        v, inside, y, w, k, ref, other_ref, above, alpha, beta, scale, cap, inner
-    ):
+    def terms(v, inside, y, w, k, ref, other_ref, above, alpha, beta, scale, cap, inner):
         """What a vector of logits adds to each lane's maximum and sums; its y and w are at k."""
         e_term, higher, a_term, c = filled(zero), filled(zero), filled(zero), filled(zero)
         other = filled(lowest)

@@ -412,7 +412,6 @@ double = Arithmetic(
 )
 
 
-
 @cache
 def halved(arithmetic):
     """Return an arithmetic on vectors of half the length."""
