@@ -400,7 +400,10 @@ def narrow(values: np.ndarray, storage: str) -> np.ndarray:
         if storage != "bfloat16":
             result = values.astype(storage, copy=False)
             return result.view(np.uint16) if storage == "float16" else result
-        bits = values.astype(np.float32).view(np.uint32)
+        near = values.astype(np.float32)
+        bits = near.view(np.uint32)
+    if values.dtype == np.float64:  # to the odd neighbour, so that bits are rounded once
+        bits = (bits - (abs(near) > abs(values))) | (near != values)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return np.where(np.isnan(values), (bits >> 16) | 0x40, rounded).astype(np.uint16)
 

@@ -1,5 +1,7 @@
 """The accuracy the contract promises, one function a rule; a failure prints the worst position."""
 
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -53,11 +55,13 @@ def smallest(dtype: Any) -> float:
     return float(np.finfo(dtype).smallest_subnormal)
 
 
-def assert_close_loss(actual: ArrayLike, exact: ArrayLike, dtype: DTypeLike) -> None:
-    """Losses and entropies: rtol·|value|, or the floor."""
+def assert_close_loss(
+    actual: ArrayLike, exact: ArrayLike, dtype: DTypeLike, slack: ArrayLike = 0
+) -> None:
+    """Losses and entropies: rtol·|value|, or the floor; and what errors of the logits make."""
     kind = result_dtype(dtype)
     allowed = np.maximum(RTOL[kind] * abs(np.asarray(exact)), FLOOR[kind])
-    assert_within(actual, exact, allowed, kind)
+    assert_within(actual, exact, allowed + np.asarray(slack), kind)
 
 
 def assert_close_measure(name: str, actual: ArrayLike, exact: ArrayLike, dtype: DTypeLike) -> None:
@@ -77,10 +81,13 @@ def assert_close_measure(name: str, actual: ArrayLike, exact: ArrayLike, dtype: 
     assert_within(actual, exact, np.where(size < zero / 100, zero, allowed), kind)
 
 
-def assert_close_log(actual: ArrayLike, exact: ArrayLike, dtype: DTypeLike) -> None:
+def assert_close_log(
+    actual: ArrayLike, exact: ArrayLike, dtype: DTypeLike, slack: ArrayLike = 0
+) -> None:
     """logsumexp and log_softmax: rtol·max(1, |value|)."""
     kind = result_dtype(dtype)
-    assert_within(actual, exact, RTOL[kind] * np.maximum(1, abs(np.asarray(exact))), kind)
+    allowed = RTOL[kind] * np.maximum(1, abs(np.asarray(exact)))
+    assert_within(actual, exact, allowed + np.asarray(slack), kind)
 
 
 def assert_close_softmax(actual: ArrayLike, exact: ArrayLike, dtype: DTypeLike) -> None:
@@ -92,17 +99,24 @@ def assert_close_softmax(actual: ArrayLike, exact: ArrayLike, dtype: DTypeLike) 
 
 
 def assert_close_gradient(
-    actual: ArrayLike, exact: ArrayLike, terms: ArrayLike, dtype: DTypeLike
+    actual: ArrayLike,
+    exact: ArrayLike,
+    terms: ArrayLike,
+    dtype: DTypeLike,
+    product: DTypeLike | None = None,
+    slack: ArrayLike = 0,
 ) -> None:
-    """Gradient: rtol times the sum of the terms' absolute values; 16 bits rounded once.
+    """Gradient: rtol times the sum of the terms' absolute values; narrower ones rounded once.
 
-    A probability below the normal numbers, times a weight, is as far off as that allows.
+    A probability below the normal numbers, times a weight, is as far off as that allows. `product`
+    is the dtype it is computed in, if another, and `slack` what errors of the logits make.
     """
-    kind, own = result_dtype(dtype), gradient_dtype(dtype)
+    kind, own = result_dtype(dtype if product is None else product), gradient_dtype(dtype)
     truth, size = np.asarray(exact, np.longdouble), np.asarray(terms, np.longdouble)
     factor = np.maximum(1, size.max(-1, keepdims=True, initial=0))
     allowed = np.maximum(RTOL[kind] * size, float(np.finfo(kind).tiny) * factor)
-    if own.itemsize > 2:
+    allowed = allowed + np.asarray(slack)
+    if own.itemsize >= kind.itemsize:
         assert_within(actual, truth, allowed, own)
         return
     found = np.asarray(actual)
@@ -137,3 +151,14 @@ def assert_same_bits(actual: Any, expected: Any) -> None:
         at = np.nonzero(np.atleast_1d(~((one == other) | ((one != one) & (other != other)))))
         first = tuple(int(i[0]) for i in at if i.size)
         pytest.fail(f"bits differ in {at[0].size if at else 1} entries, first at {first}")
+
+
+def peak(call: Callable[[], Any]) -> int:
+    """Return the most bytes allocated at one time during a call, its kernels made before."""
+    call()
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

@@ -68,8 +68,14 @@ def softmax_cross_entropy(
     z_loss: float = 0.0,
     temperature: float = 1.0,
     softcap: float | None = None,
+    error: Wide | None = None,
 ) -> Loss:
-    """row = r·(-Σ c_k log softmax(z)_k + z_loss·lse²), c = w·((1 - ε)·y + ε/V)."""
+    """row = r·(-Σ c_k log softmax(z)_k + z_loss·lse²), c = w·((1 - ε)·y + ε/V).
+
+    With `error`, rows and their gradient are instead how far those move if each logit may by that:
+    |∂²row/∂z_j∂z_k|·error_j, and (|∂row/∂z_k| + that)·error_k, at their largest on the way, where
+    p, 1 - p and the slope grow at most by exp(2·error) and exp(2·error/softcap).
+    """
     z, slope = scale(logits, temperature, softcap)
     m, log_sum, d = softmax_parts(z)
     p, others, lse = np.exp(d - log_sum), -np.expm1(d - log_sum), m + log_sum
@@ -87,13 +93,23 @@ def softmax_cross_entropy(
     rows = np.where(c == 0, 0, c * (log_sum - d)).sum(-1) + (z_loss * lse**2)[..., 0]
     # W·p - c keeps its digits where p is nearly 1 and all the weight is on that class
     pull = np.where(p > 0.5, (total - c) - total * others, total * p - c)
-    terms = (total + 2 * z_loss * abs(lse)) * p + c
+    size = (total + 2 * z_loss * abs(lse)) * p
     scaled = (r[..., None] * slope) / np.longdouble(temperature)
     kept = np.broadcast_to(r, rows.shape) != 0
+    rows, grad = r * rows, scaled * (pull + 2 * z_loss * lse * p)
+    if error is not None:
+        bend, most = 2 / np.longdouble(softcap or np.inf), error.max(-1, keepdims=True)
+        growth = np.exp((4 + 2 * bend) * most / temperature)
+        off = growth * slope * error / temperature
+        mean = (p * off).sum(-1, keepdims=True)
+        size_then = size + 2 * z_loss * p * most / temperature
+        apart = size_then * ((1 - p) * off + (mean - p * off)) + 2 * z_loss * p * mean
+        change = growth * (scaled * apart + abs(grad) * bend * error / temperature)
+        rows, grad = ((abs(grad) + change) * error).sum(-1), change
     return Loss(
-        np.where(kept, r * rows, 0),
-        np.where(kept[..., None], scaled * (pull + 2 * z_loss * lse * p), 0),
-        np.where(kept[..., None], scaled * terms, 0),
+        np.where(kept, rows, 0),
+        np.where(kept[..., None], grad, 0),
+        np.where(kept[..., None], scaled * (size + c), 0),
         np.where(kept, weights, 0),
         kept,
     )
@@ -210,6 +226,71 @@ def softmax_divergence(
     # near P = Q, q log(q / m) is q - m: these are then the terms
     grad, size = b * (own - q * of_q) / t, b * (abs(own) + q * of_q + q + middle) / t
     return Rows((a * of_p + b * of_q)[..., 0], grad, size)
+
+
+# Linear: hidden states in ----------------------------------------------------------------------
+
+
+@quiet
+def linear_logits(hidden, weight, bias=None, unit: float = 0.0) -> tuple[Wide, Wide]:
+    """hidden @ weight.T + bias, and 4·√D·unit·Σ|h_d w_d|: how far off each logit may be.
+
+    The bias is one more term of the sum; a logit that is not finite is off by nothing.
+    """
+    h, w = wide(hidden), wide(weight)
+    b = np.zeros(len(w), np.longdouble) if bias is None else wide(bias)
+    logits, size = h @ w.T + b, abs(h) @ abs(w).T + abs(b)
+    error = 4 * np.sqrt(np.longdouble(w.shape[1])) * unit * size
+    return logits, np.where(np.isfinite(logits), error, 0)
+
+
+@quiet
+def linear_cross_entropy(
+    hidden, weight, targets, *, bias=None, reduction="mean", unit=0.0, **options
+) -> dict[str, tuple[Wide, Wide, Wide]]:
+    """Loss and gradients: exact, the absolute values of their terms, and what errors make."""
+    logits, error = linear_logits(hidden, weight, bias, unit)
+    loss = softmax_cross_entropy(logits, targets, **options)
+    moved = softmax_cross_entropy(logits, targets, error=error, **options)
+    value, grad, terms = reduced(loss, reduction)
+    slack, change, _ = reduced(moved, reduction)
+    h, w = np.where(loss.kept[..., None], wide(hidden), 0), wide(weight)
+
+    by = {
+        "hidden": lambda g, h, w: g @ w,
+        "weight": lambda g, h, w: np.tensordot(g, h, (range(g.ndim - 1),) * 2),
+        "bias": lambda g, h, w: g.sum(tuple(range(g.ndim - 1))),
+    }
+    sides = ((grad, h, w), (terms, abs(h), abs(w)), (change, abs(h), abs(w)))
+    gradients = {name: tuple(product(*side) for side in sides) for name, product in by.items()}
+    return {"loss": (value, abs(value), slack), **gradients}
+
+
+@quiet
+def linear_softmax_statistics(
+    hidden, weight, targets=None, *, bias=None, unit=0.0, ignore_index=-100, **options
+) -> tuple[dict[str, Any], dict[str, Any], Wide, Wide]:
+    """Every field, what errors of the logits make of it, the logits and those errors."""
+    logits, error = linear_logits(hidden, weight, bias, unit)
+    fields = softmax_statistics(logits, targets, ignore_index=ignore_index, **options)
+    z, slope = scale(logits, **options)
+    most = error.max(-1, keepdims=True) / options.get("temperature", 1.0)
+    growth = np.exp(4 * most * (1 + 1 / np.longdouble(options.get("softcap") or np.inf)))
+    off = growth * slope * error / options.get("temperature", 1.0)
+    entropy, others = softmax_entropy(z), -np.expm1(-fields["log_sum"])
+    slope_then = abs(entropy.grad) + (growth - 1) * (entropy.terms + softmax(z))
+    slacks = {
+        "max": off.max(-1),
+        "log_sum": 2 * others * off.max(-1) * growth[..., 0],
+        "logsumexp": (softmax(z) * off).sum(-1),
+        "entropy": (slope_then * off).sum(-1),
+    }
+    if targets is not None:
+        rows = softmax_cross_entropy(
+            logits, targets, error=error, ignore_index=ignore_index, **options
+        ).rows
+        slacks["target_log_prob"] = rows
+    return fields, slacks, logits, error
 
 
 # Binary: elements ------------------------------------------------------------------------------

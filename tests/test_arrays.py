@@ -1,11 +1,9 @@
 """Kinds of arrays in and out, layouts, dtypes, untouched inputs, memory."""
 
-import tracemalloc
-
 import cases
 import numpy as np
 import pytest
-from accuracy import assert_same_bits, gradient_dtype, result_dtype
+from accuracy import assert_same_bits, gradient_dtype, peak, result_dtype
 from cases import DISTRIBUTION_CALLS, FLOATS, LOGITS_CALLS
 
 import fastinfo
@@ -129,17 +127,6 @@ def test_no_copy_along_another_axis():
         fastinfo.softmax_cross_entropy(logits, targets, axis=1, return_grad=True, out=logits)
 
     assert peak(call) < 24 * 2**20
-
-
-def peak(call):
-    """Return the most bytes allocated at one time during a call, its kernels made before."""
-    call()
-    tracemalloc.start()
-    try:
-        call()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 # Kinds of arrays ------------------------------------------------------------------------------

@@ -31,6 +31,9 @@ RUN = 256
 # Elements that a thread adds at a time.
 CHUNK = 1 << 18
 
+# Logits beyond the range of their type are infinite, and what comes of them NaN.
+_quiet = np.errstate(over="ignore", invalid="ignore")
+
 
 @dataclass(frozen=True)
 class Factor:
@@ -160,23 +163,32 @@ def plan(job: Job, count: int, gradients: Gradients | None) -> Plan:
     """Cut `count` rows into blocks within the limit; with gradients a block has all classes."""
     whole = gradients is not None or (job.statistics and job.targets is not None)
     a_class, soft = job.features * job.item, 0 if job.soft is None else job.soft.data.itemsize
-    a_row = 2 * a_class + 8 * row_kernels.STATE * (PIECES + 2)
-    room = job.limit * 3 // 4  # 41 of 256 MiB are BLAS's own copies, and what is small
-    adds = gradients is not None and gradients.weight is not None
-    copies = (not job.weight.in_place) + adds
+    a_logit = job.item + soft
+    # a hidden state and its derivative; what converts 16-bit ones takes three times as much beside
+    a_row = a_class * (2 if job.hidden.in_place else 8) + 8 * row_kernels.STATE * (PIECES + 2)
+    copies = 2 * (not job.weight.in_place) + _adds(gradients)
+    least = a_row + a_logit * (job.classes if whole else 1)
+    fixed = 0 if job.bias is None else job.bias.nbytes
+    if gradients is not None and gradients.bias is not None:
+        fixed += job.classes * (job.item + gradients.bias.itemsize)
+    room = job.limit * 3 // 4 - fixed  # 41 of 256 MiB are BLAS's own copies, and what is small
+    if room < least + copies * a_class:
+        raise TooLittle(-(-(least + copies * a_class + fixed) * 4 // 3))
     few = min(max(count, 1), ROWS)
     part = min(job.classes, max(PART, PRODUCT // few))
-    part = min(part, max(1, room // 8 // max(1, copies * a_class)))
+    part = min(part, max(1, min(room // 8, room - least) // max(1, copies * a_class)))
     room -= part * copies * a_class
     stretch = job.classes
     if not whole:
-        stretch = min(stretch, max(part, BLOCK // few))
-        stretch = max(1, min(stretch, (room - a_row) // (job.item + soft)))
-    a_row += stretch * (job.item + soft)
-    if room < a_row:
-        raise TooLittle((a_row * 8 // 7 + copies * a_class + 8) * 4 // 3 + 4)
+        stretch = min(stretch, max(part, BLOCK // few), (room - a_row) // a_logit)
+    a_row += stretch * a_logit
     rows_at_most = min(max(ROWS, BLOCK // stretch), room // a_row)
     return Plan(_even(count, rows_at_most), _even(job.classes, stretch), part)
+
+
+def _adds(gradients: Gradients | None) -> bool:
+    """Whether blocks of rows add to a gradient by weight."""
+    return gradients is not None and gradients.weight is not None
 
 
 def _even(n: int, most: int) -> int:
@@ -206,6 +218,7 @@ class Block:
     part: int
 
 
+@_quiet
 def losses(job: Job, gradients: Gradients | None = None) -> np.ndarray:
     """Return the weighted loss of each row; write the gradients that are asked for."""
     assert job.active is not None
@@ -225,6 +238,7 @@ def losses(job: Job, gradients: Gradients | None = None) -> np.ndarray:
     return result
 
 
+@_quiet
 def statistics(job: Job) -> np.ndarray:
     """Return the figures of each row, one row of the result a figure."""
     count = math.prod(job.hidden.data.shape[:-1])
@@ -240,7 +254,8 @@ def _read(job: Job, kept: np.ndarray, gradients: Gradients | None) -> Iterator[B
     """Read rows block after block."""
     cut = plan(job, kept.size, gradients)
     memory = np.empty(cut.rows * cut.stretch, job.real)
-    room = np.empty((cut.part if cut.rows < kept.size else 0, job.features), job.real)
+    several = _adds(gradients) and cut.rows < kept.size
+    room = np.empty((cut.part if several else 0, job.features), job.real)
     for lo, hi in _pieces(kept.size, cut.rows):
         index, pieces = _as_slice(kept[lo:hi]), []
         hidden = job.hidden.take(index)
@@ -307,6 +322,7 @@ def _add_up(total: np.ndarray, x: np.ndarray) -> None:
     """Add a matrix, or one row, to a matrix, by several threads."""
 
     def task(lo: int, hi: int) -> None:
-        np.add(total[lo:hi], x[lo:hi] if len(x) > 1 else x, out=total[lo:hi])
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.add(total[lo:hi], x[lo:hi] if len(x) > 1 else x, out=total[lo:hi])
 
     run(task, len(total), max(1, CHUNK // max(1, total.shape[1])))
