@@ -2,7 +2,8 @@
 
 Files become streams of token types. First the token distribution of each module, their JS matrix,
 nearest modules and heat map; then a bigram model's predictions for held-out tokens, scored over
-the whole vocabulary. Nothing here is needed by the rest of the package.
+the whole vocabulary; then a network trained to do better. Nothing here is needed by the rest of
+the package.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import os
 import platform
 import re
+import sys
 import sysconfig
 import time
 import tokenize
@@ -26,6 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastinfo
+from fastinfo import language_model
+from fastinfo.language_model import BATCH, STEPS, Bigram, LanguageModel, Stream
 
 Say = Callable[[str], None]
 Report = dict[str, Any]
@@ -53,6 +57,7 @@ WELL_KNOWN = ("json.decoder", "json.encoder", "argparse", "bz2", "http.client", 
 NEIGHBOURS = 6
 SAMPLE = 24  # rows on each side for SciPy, which takes about 8 ns a bin: 0.2 s
 BLOCK = 256  # rows of logits at a time
+LOOKS = 8  # at the held-out perplexity during training
 
 
 # --- files to token streams ----------------------------------------------------------------------
@@ -265,45 +270,6 @@ def write_comparison(
 # --- what comes next: held-out tokens scored over the whole vocabulary ---------------------------
 
 
-class Bigram:
-    """P(next | last) = weight * bigram + (1 - weight) * unigram, of one training stream.
-
-    The unigram counts each type once more than it was seen, so that every type can come. After a
-    type never followed by anything, the unigram alone speaks.
-    """
-
-    def __init__(self, stream: NDArray[np.int64], types: int) -> None:
-        self.unigram = (np.bincount(stream, minlength=types) + 1) / (stream.size + types)
-        pairs, seen = np.unique(stream[:-1] * types + stream[1:], return_counts=True)
-        last, self.following = np.divmod(pairs, types)
-        self.pairs = pairs
-        self.start = np.searchsorted(last, np.arange(types + 1))
-        self.bigram = seen / np.bincount(last, weights=seen)[last]
-        self.weight = 0.5
-
-    def tune(self, last: NDArray[np.int64], following: NDArray[np.int64]) -> None:
-        """Set the weight that makes these tokens most likely."""
-        wanted = last * self.unigram.size + following
-        place = np.searchsorted(self.pairs, wanted).clip(max=self.pairs.size - 1)
-        bigram = np.where(self.pairs[place] == wanted, self.bigram[place], 0)
-        known = self.start[last] < self.start[last + 1]
-        bigram, unigram = bigram[known], self.unigram[following[known]]
-        weights = np.linspace(0.01, 0.99, 99)
-        likelihood = [np.log(w * bigram + (1 - w) * unigram).sum() for w in weights]
-        self.weight = float(weights[np.argmax(likelihood)])
-
-    def logits(self, last: NDArray[np.int64], out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Fill a row of `out` for each token: the log-probability of every type to come next."""
-        rest = (1 - self.weight) * self.unigram
-        unseen, alone = np.log(rest).astype(np.float32), np.log(self.unigram).astype(np.float32)
-        for row, token in zip(out, last, strict=True):
-            seen = slice(self.start[token], self.start[token + 1])
-            following = self.following[seen]
-            row[:] = unseen if following.size else alone
-            row[following] = np.log(self.weight * self.bigram[seen] + rest[following])
-        return out
-
-
 def split(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return three streams: 80 % of the files to train, 10 % to tune, 10 % to test.
 
@@ -361,8 +327,8 @@ def speed(seconds: float, rows: int, read: int) -> Report:
     }
 
 
-def predict_tokens(corpus: Corpus, tokens: int, say: Say, progress: bool) -> Report:
-    """Part 2: a bigram model's perplexity on held-out tokens, beside the unigram's."""
+def predict_tokens(corpus: Corpus, tokens: int, steps: int, say: Say, progress: bool) -> Report:
+    """Parts 2 and 3: perplexity on held-out tokens of a bigram model, and of a trained network."""
     train, tune, test = split(corpus)
     types = len(corpus.vocabulary)
     say("\n3. What comes next? A bigram model interpolated with the unigram")
@@ -380,6 +346,11 @@ def predict_tokens(corpus: Corpus, tokens: int, say: Say, progress: bool) -> Rep
     report["unigram_perplexity"] = float(fastinfo.perplexity(unigram, targets))
     report["weight"] = model.weight
     describe_score(report, say)
+    say("\n4. The same tokens by a network with one hidden layer, trained by linear_cross_entropy")
+    stream = Stream(np.concatenate([train, test]), types - 1)
+    network = LanguageModel(model.unigram)
+    report["network"] = train_network(network, stream, train.size, train.size + place, steps, say)
+    describe_training(report["network"], report, say)
     return report
 
 
@@ -399,6 +370,65 @@ def describe_score(report: Report, say: Say) -> None:
             f"   {name + ':':<21}{measured['rows_per_second']:>9,.0f} rows a second, "
             f"{measured['gigabytes_per_second']:.1f} GB/s, one reading of the logits"
         )
+
+
+def train_network(
+    model: LanguageModel, stream: Stream, end: int, held_out: NDArray[Any], steps: int, say: Say
+) -> Report:
+    """Train on what is before `end`; look at the perplexity at the `held_out` places on the way."""
+    types, width = model.parameters["embedding"].shape
+    say(f"   {types:,} embeddings of width {width}; {steps} steps of Adam, {BATCH:,} tokens each")
+    before = peak_memory()
+    seconds, falling = 0.0, {0: language_model.perplexity(model, stream, held_out)}
+    say(f"   Perplexity {falling[0]:>6.1f} before the first step")
+    began = time.perf_counter()
+    for step in language_model.train(model, stream, end, steps):
+        if step % math.ceil(steps / LOOKS) == 0 or step == steps:
+            seconds += time.perf_counter() - began
+            falling[step] = language_model.perplexity(model, stream, held_out)
+            say(f"   {falling[step]:>17.1f} after {step:>4} steps, {seconds:.0f} s")
+            began = time.perf_counter()
+    tokens = steps * BATCH
+    return {
+        "steps": steps,
+        "tokens": tokens,
+        "width": width,
+        "operations": 6 * tokens * types * width,
+        "seconds": seconds,
+        "perplexity_after_steps": falling,
+        "perplexity": falling[steps],
+        "peak_memory_before": before,
+        "peak_memory": peak_memory(),
+        "logits_bytes_of_a_step": 4 * BATCH * types,
+        "logits_bytes": 4 * tokens * types,
+    }
+
+
+def describe_training(network: Report, bigram: Report, say: Say) -> None:
+    """Print where training ended, and what it took."""
+    say(
+        f"   {network['perplexity']:>17.1f} in the end; the bigram's {bigram['perplexity']:.1f}, "
+        f"the unigram's {bigram['unigram_perplexity']:.1f}"
+    )
+    say(
+        f"   {network['tokens']:,} tokens in {network['seconds']:.0f} s, "
+        f"{network['operations']:.1e} operations in the products with the embeddings"
+    )
+    step, every = network["logits_bytes_of_a_step"] / 1e9, network["logits_bytes"] / 1e9
+    say(f"   The logits, {step:.2f} GB a step and {every:.0f} GB in all, were never held:")
+    if network["peak_memory"] is not None:
+        peak, before = network["peak_memory"] / 1e9, network["peak_memory_before"] / 1e9
+        say(f"   peak memory of the process {peak:.2f} GB, {before:.2f} GB before training")
+
+
+def peak_memory() -> int | None:
+    """Return the most bytes this process has had in memory; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 # --- the whole -----------------------------------------------------------------------------------
@@ -421,6 +451,7 @@ def run(
     *,
     source: str | Path | None = None,
     tokens: int = 8192,
+    steps: int = STEPS,
     shortest: int = 1000,
     say: Say = print,
     progress: bool = False,
@@ -435,6 +466,8 @@ def run(
         Folder of Python files.
     tokens : int
         Largest number of held-out tokens to score.
+    steps : int
+        Of training.
     shortest : int
         Modules of fewer tokens are not compared.
     say : callable
@@ -473,12 +506,12 @@ def run(
             "seconds": seconds,
         },
         "modules": compare_modules(corpus, out, shortest, say),
-        "next_token": predict_tokens(corpus, tokens, say, progress),
+        "next_token": predict_tokens(corpus, tokens, steps, say, progress),
     }
     report["files"] = [*report["modules"].pop("files"), str(out / "report.json")]
     report["seconds"] = time.perf_counter() - began
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    say(f"\n4. Done in {report['seconds']:.0f} s. Files written:")
+    say(f"\n5. Done in {report['seconds']:.0f} s. Files written:")
     for file in report["files"]:
         say(f"   {file}")
     return report
