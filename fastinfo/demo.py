@@ -2,8 +2,7 @@
 
 Files become streams of token types. First the token distribution of each module, their JS matrix,
 nearest modules and heat map; then a bigram model's predictions for held-out tokens, scored over
-the whole vocabulary; then a network trained to do better. Nothing here is needed by the rest of
-the package.
+the whole vocabulary; then a network trained to predict them better.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import math
 import os
 import platform
 import re
-import sys
 import sysconfig
 import time
 import tokenize
@@ -29,6 +27,7 @@ from numpy.typing import NDArray
 
 import fastinfo
 from fastinfo import language_model
+from fastinfo.bench import peak_memory
 from fastinfo.language_model import BATCH, STEPS, Bigram, LanguageModel, Stream
 
 Say = Callable[[str], None]
@@ -337,10 +336,10 @@ def predict_tokens(corpus: Corpus, tokens: int, steps: int, say: Say, progress: 
     say(f"   Trained on {train.size:,} tokens ({model.pairs.size:,} different pairs);")
     say(f"   weight of the bigram {model.weight:.2f}, tuned on {tune.size:,} tokens of other files")
     place = np.linspace(1, test.size - 1, min(tokens, test.size - 1)).astype(np.int64)
-    last, targets = test[place - 1], test[place]
+    targets = test[place]
     say(f"   Scoring {place.size:,} tokens out of {test.size:,} of yet other files,")
     say(f"   each over {types:,} logits, {BLOCK} rows ({BLOCK * types * 4 / 1e6:.0f} MB) at a time")
-    report = score(model, last, targets, progress)
+    report = score(model, test[place - 1], targets, progress)
     # One row of logits, repeated with stride 0: no memory, whatever the number of tokens.
     unigram = np.broadcast_to(np.log(model.unigram).astype(np.float32), (place.size, types))
     report["unigram_perplexity"] = float(fastinfo.perplexity(unigram, targets))
@@ -378,25 +377,22 @@ def train_network(
     """Train on what is before `end`; look at the perplexity at the `held_out` places on the way."""
     types, width = model.parameters["embedding"].shape
     say(f"   {types:,} embeddings of width {width}; {steps} steps of Adam, {BATCH:,} tokens each")
-    before = peak_memory()
-    seconds, falling = 0.0, {0: language_model.perplexity(model, stream, held_out)}
-    say(f"   Perplexity {falling[0]:>6.1f} before the first step")
-    began = time.perf_counter()
+    before, began = peak_memory(), time.perf_counter()
+    path = [(0, language_model.perplexity(model, stream, held_out))]
+    say(f"   Perplexity {path[0][1]:>6.1f} before the first step")
     for step in language_model.train(model, stream, end, steps):
         if step % math.ceil(steps / LOOKS) == 0 or step == steps:
-            seconds += time.perf_counter() - began
-            falling[step] = language_model.perplexity(model, stream, held_out)
-            say(f"   {falling[step]:>17.1f} after {step:>4} steps, {seconds:.0f} s")
-            began = time.perf_counter()
+            path.append((step, language_model.perplexity(model, stream, held_out)))
+            say(f"   {path[-1][1]:>17.1f} after {step} steps, {time.perf_counter() - began:.0f} s")
     tokens = steps * BATCH
     return {
         "steps": steps,
         "tokens": tokens,
         "width": width,
         "operations": 6 * tokens * types * width,
-        "seconds": seconds,
-        "perplexity_after_steps": falling,
-        "perplexity": falling[steps],
+        "seconds": time.perf_counter() - began,
+        "perplexity": path[-1][1],
+        "perplexity_after": [{"steps": step, "perplexity": value} for step, value in path],
         "peak_memory_before": before,
         "peak_memory": peak_memory(),
         "logits_bytes_of_a_step": 4 * BATCH * types,
@@ -415,20 +411,10 @@ def describe_training(network: Report, bigram: Report, say: Say) -> None:
         f"{network['operations']:.1e} operations in the products with the embeddings"
     )
     step, every = network["logits_bytes_of_a_step"] / 1e9, network["logits_bytes"] / 1e9
-    say(f"   The logits, {step:.2f} GB a step and {every:.0f} GB in all, were never held:")
+    say(f"   The logits never were in memory: {step:.2f} GB a step, {every:.0f} GB in all")
     if network["peak_memory"] is not None:
         peak, before = network["peak_memory"] / 1e9, network["peak_memory_before"] / 1e9
-        say(f"   peak memory of the process {peak:.2f} GB, {before:.2f} GB before training")
-
-
-def peak_memory() -> int | None:
-    """Return the most bytes this process has had in memory; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+        say(f"   Peak memory of the process {before:.2f} GB before training, {peak:.2f} GB after")
 
 
 # --- the whole -----------------------------------------------------------------------------------
@@ -442,8 +428,7 @@ def progress_bar(items: Iterable[Any], label: str, show: bool) -> Iterable[Any]:
         from tqdm import tqdm
     except ImportError:
         return items
-    bar: Iterable[Any] = tqdm(items, desc=f"   {label}", leave=False, disable=None)
-    return bar
+    return tqdm(items, desc=f"   {label}", leave=False, disable=None)
 
 
 def run(
@@ -451,7 +436,7 @@ def run(
     *,
     source: str | Path | None = None,
     tokens: int = 8192,
-    steps: int = STEPS,
+    steps: int | None = None,
     shortest: int = 1000,
     say: Say = print,
     progress: bool = False,
@@ -466,8 +451,8 @@ def run(
         Folder of Python files.
     tokens : int
         Largest number of held-out tokens to score.
-    steps : int
-        Of training.
+    steps : int, optional
+        Steps of training, 320 by default.
     shortest : int
         Modules of fewer tokens are not compared.
     say : callable
@@ -506,12 +491,10 @@ def run(
             "seconds": seconds,
         },
         "modules": compare_modules(corpus, out, shortest, say),
-        "next_token": predict_tokens(corpus, tokens, steps, say, progress),
+        "next_token": predict_tokens(corpus, tokens, steps or STEPS, say, progress),
     }
     report["files"] = [*report["modules"].pop("files"), str(out / "report.json")]
     report["seconds"] = time.perf_counter() - began
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    say(f"\n5. Done in {report['seconds']:.0f} s. Files written:")
-    for file in report["files"]:
-        say(f"   {file}")
+    say("\n   ".join([f"\n5. Done in {report['seconds']:.0f} s. Files written:", *report["files"]]))
     return report

@@ -23,14 +23,14 @@ FOLLOWERS = {1: 3, 2: 2, 3: 1}  # length of a run of tokens: its latest occurren
 WINDOW = 256  # tokens that the means reach back
 DECAYS = (40.0, 150.0)  # tokens after which a weight in a mean has fallen to 1/e
 SLOTS = LAST + sum(FOLLOWERS.values())
-# What a hidden state takes of each embedding at the start: a token that came before comes again.
-COPIED = np.repeat([0.0, 1.0, 2.0], [LAST, SLOTS - LAST, len(DECAYS)])
+SEEN = SLOTS + len(DECAYS)  # embeddings
 
 WIDTH = 96  # of embeddings and hidden states
 INNER = 128  # units of the hidden layer
 SEGMENT = 16  # consecutive places of a batch: they share most of their means
 BATCH = 1024
 STEPS = 320
+SCALE = 1.0
 RATE = 4e-3  # at the end of the warm-up, of WARM_UP steps; from there down to 0 in a straight line
 WARM_UP = 30
 MOMENTA = (0.9, 0.98)
@@ -136,16 +136,14 @@ class LanguageModel:
         self, unigram: NDArray[np.float64], width: int = WIDTH, inner: int = INNER, seed: int = 0
     ) -> None:
         normal = np.random.default_rng(seed).standard_normal
-        embedded = COPIED.size * width
-        features = embedded + SLOTS
-        direct = normal((features, width)) * 0.3 / math.sqrt(width)
-        direct[:embedded] += np.kron(COPIED[:, None], np.eye(width))
+        features = SEEN * width + SLOTS
+        # Hidden states of 0: what is learned starts from the unigram.
         start = {
-            "embedding": normal((unigram.size, width)) / math.sqrt(width),
+            "embedding": normal((unigram.size, width)) * SCALE / math.sqrt(width),
             "bias": np.log(unigram),
-            "direct": direct,
+            "direct": np.zeros((features, width)),
             "inner": normal((features, inner)) * 0.5 / math.sqrt(width),
-            "outer": normal((inner, width)) * 0.5 / math.sqrt(inner),
+            "outer": np.zeros((inner, width)),
         }
         self.parameters: Parameters = {k: v.astype(np.float32) for k, v in start.items()}
 
@@ -209,7 +207,7 @@ def decays(batch: Batch, dtype: np.dtype) -> NDArray:
 def add_by_inputs(by_embedding: NDArray, by_features: NDArray, batch: Batch) -> None:
     """Add what the features say of the embeddings they are made of, to the derivative by those."""
     places, width = by_features.shape[0], by_embedding.shape[1]
-    by_seen, by_means, _ = np.split(by_features, [SLOTS * width, COPIED.size * width], axis=1)
+    by_seen, by_means, _ = np.split(by_features, [SLOTS * width, SEEN * width], axis=1)
     weights = decays(batch, by_features.dtype)
     by_recent = weights.T @ by_means.reshape(len(batch.recent), len(weights), width)
     known = batch.slots >= 0
