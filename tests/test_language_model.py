@@ -32,7 +32,7 @@ def test_a_batch_shows_what_came_before_and_nothing_later(tokens):
     for place, slots in zip(places, batch.slots.tolist(), strict=True):
         before = padded[:place]
         expected = before[: -LAST - 1 : -1]
-        for length, occurrences in FOLLOWERS.items():
+        for length, occurrences in enumerate(FOLLOWERS, 1):
             run = before[-length:]
             ends = [i for i in range(length, place) if before[i - length : i] == run]
             found = [before[i] for i in reversed(ends)][:occurrences]
