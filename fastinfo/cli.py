@@ -46,13 +46,20 @@ def demo_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of Python files to read (default: Python's standard library)",
     )
+    parser.add_argument("--steps", metavar="N", type=int, help="steps of training (default: 320)")
 
 
 def run_demo(arguments: argparse.Namespace, say: Say) -> Report:
     """Run the main job on Python's own source files."""
     from fastinfo import demo
 
-    return demo.run(arguments.out, source=arguments.source, say=say, progress=not arguments.json)
+    return demo.run(
+        arguments.out,
+        source=arguments.source,
+        steps=arguments.steps,
+        say=say,
+        progress=not arguments.json,
+    )
 
 
 # --- info ----------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 Files become streams of token types. First the token distribution of each module, their JS matrix,
 nearest modules and heat map; then a bigram model's predictions for held-out tokens, scored over
-the whole vocabulary. Nothing here is needed by the rest of the package.
+the whole vocabulary; then a network trained to predict them better.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastinfo
+from fastinfo import language_model
+from fastinfo.bench import peak_memory
+from fastinfo.language_model import BATCH, STEPS, Bigram, LanguageModel, Stream
 
 Say = Callable[[str], None]
 Report = dict[str, Any]
@@ -53,6 +56,7 @@ WELL_KNOWN = ("json.decoder", "json.encoder", "argparse", "bz2", "http.client", 
 NEIGHBOURS = 6
 SAMPLE = 24  # rows on each side for SciPy, which takes about 8 ns a bin: 0.2 s
 BLOCK = 256  # rows of logits at a time
+LOOKS = 8  # at the held-out perplexity during training
 
 
 # --- files to token streams ----------------------------------------------------------------------
@@ -265,45 +269,6 @@ def write_comparison(
 # --- what comes next: held-out tokens scored over the whole vocabulary ---------------------------
 
 
-class Bigram:
-    """P(next | last) = weight * bigram + (1 - weight) * unigram, of one training stream.
-
-    The unigram counts each type once more than it was seen, so that every type can come. After a
-    type never followed by anything, the unigram alone speaks.
-    """
-
-    def __init__(self, stream: NDArray[np.int64], types: int) -> None:
-        self.unigram = (np.bincount(stream, minlength=types) + 1) / (stream.size + types)
-        pairs, seen = np.unique(stream[:-1] * types + stream[1:], return_counts=True)
-        last, self.following = np.divmod(pairs, types)
-        self.pairs = pairs
-        self.start = np.searchsorted(last, np.arange(types + 1))
-        self.bigram = seen / np.bincount(last, weights=seen)[last]
-        self.weight = 0.5
-
-    def tune(self, last: NDArray[np.int64], following: NDArray[np.int64]) -> None:
-        """Set the weight that makes these tokens most likely."""
-        wanted = last * self.unigram.size + following
-        place = np.searchsorted(self.pairs, wanted).clip(max=self.pairs.size - 1)
-        bigram = np.where(self.pairs[place] == wanted, self.bigram[place], 0)
-        known = self.start[last] < self.start[last + 1]
-        bigram, unigram = bigram[known], self.unigram[following[known]]
-        weights = np.linspace(0.01, 0.99, 99)
-        likelihood = [np.log(w * bigram + (1 - w) * unigram).sum() for w in weights]
-        self.weight = float(weights[np.argmax(likelihood)])
-
-    def logits(self, last: NDArray[np.int64], out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Fill a row of `out` for each token: the log-probability of every type to come next."""
-        rest = (1 - self.weight) * self.unigram
-        unseen, alone = np.log(rest).astype(np.float32), np.log(self.unigram).astype(np.float32)
-        for row, token in zip(out, last, strict=True):
-            seen = slice(self.start[token], self.start[token + 1])
-            following = self.following[seen]
-            row[:] = unseen if following.size else alone
-            row[following] = np.log(self.weight * self.bigram[seen] + rest[following])
-        return out
-
-
 def split(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return three streams: 80 % of the files to train, 10 % to tune, 10 % to test.
 
@@ -361,8 +326,8 @@ def speed(seconds: float, rows: int, read: int) -> Report:
     }
 
 
-def predict_tokens(corpus: Corpus, tokens: int, say: Say, progress: bool) -> Report:
-    """Part 2: a bigram model's perplexity on held-out tokens, beside the unigram's."""
+def predict_tokens(corpus: Corpus, tokens: int, steps: int, say: Say, progress: bool) -> Report:
+    """Parts 2 and 3: perplexity on held-out tokens of a bigram model, and of a trained network."""
     train, tune, test = split(corpus)
     types = len(corpus.vocabulary)
     say("\n3. What comes next? A bigram model interpolated with the unigram")
@@ -371,15 +336,20 @@ def predict_tokens(corpus: Corpus, tokens: int, say: Say, progress: bool) -> Rep
     say(f"   Trained on {train.size:,} tokens ({model.pairs.size:,} different pairs);")
     say(f"   weight of the bigram {model.weight:.2f}, tuned on {tune.size:,} tokens of other files")
     place = np.linspace(1, test.size - 1, min(tokens, test.size - 1)).astype(np.int64)
-    last, targets = test[place - 1], test[place]
+    targets = test[place]
     say(f"   Scoring {place.size:,} tokens out of {test.size:,} of yet other files,")
     say(f"   each over {types:,} logits, {BLOCK} rows ({BLOCK * types * 4 / 1e6:.0f} MB) at a time")
-    report = score(model, last, targets, progress)
+    report = score(model, test[place - 1], targets, progress)
     # One row of logits, repeated with stride 0: no memory, whatever the number of tokens.
     unigram = np.broadcast_to(np.log(model.unigram).astype(np.float32), (place.size, types))
     report["unigram_perplexity"] = float(fastinfo.perplexity(unigram, targets))
     report["weight"] = model.weight
     describe_score(report, say)
+    say("\n4. The same tokens by a network with one hidden layer, trained by linear_cross_entropy")
+    stream = Stream(np.concatenate([train, test]), types - 1)
+    network = LanguageModel(model.unigram)
+    report["network"] = train_network(network, stream, train.size, train.size + place, steps, say)
+    describe_training(report["network"], report, say)
     return report
 
 
@@ -401,6 +371,52 @@ def describe_score(report: Report, say: Say) -> None:
         )
 
 
+def train_network(
+    model: LanguageModel, stream: Stream, end: int, held_out: NDArray[Any], steps: int, say: Say
+) -> Report:
+    """Train on what is before `end`; look at the perplexity at the `held_out` places on the way."""
+    types, width = model.parameters["embedding"].shape
+    say(f"   {types:,} embeddings of width {width}; {steps} steps of Adam, {BATCH:,} tokens each")
+    before, began = peak_memory(), time.perf_counter()
+    path = [(0, language_model.perplexity(model, stream, held_out))]
+    say(f"   Perplexity {path[0][1]:>6.1f} before the first step")
+    for step in language_model.train(model, stream, end, steps):
+        if step % math.ceil(steps / LOOKS) == 0 or step == steps:
+            path.append((step, language_model.perplexity(model, stream, held_out)))
+            say(f"   {path[-1][1]:>17.1f} after {step} steps, {time.perf_counter() - began:.0f} s")
+    tokens = steps * BATCH
+    return {
+        "steps": steps,
+        "tokens": tokens,
+        "width": width,
+        "operations": 6 * tokens * types * width,
+        "seconds": time.perf_counter() - began,
+        "perplexity": path[-1][1],
+        "perplexity_after": [{"steps": step, "perplexity": value} for step, value in path],
+        "peak_memory_before": before,
+        "peak_memory": peak_memory(),
+        "logits_bytes_of_a_step": 4 * BATCH * types,
+        "logits_bytes": 4 * tokens * types,
+    }
+
+
+def describe_training(network: Report, bigram: Report, say: Say) -> None:
+    """Print where training ended, and what it took."""
+    say(
+        f"   {network['perplexity']:>17.1f} in the end; the bigram's {bigram['perplexity']:.1f}, "
+        f"the unigram's {bigram['unigram_perplexity']:.1f}"
+    )
+    say(
+        f"   {network['tokens']:,} tokens in {network['seconds']:.0f} s, "
+        f"{network['operations']:.1e} operations in the products with the embeddings"
+    )
+    step, every = network["logits_bytes_of_a_step"] / 1e9, network["logits_bytes"] / 1e9
+    say(f"   The logits never were in memory: {step:.2f} GB a step, {every:.0f} GB in all")
+    if network["peak_memory"] is not None:
+        peak, before = network["peak_memory"] / 1e9, network["peak_memory_before"] / 1e9
+        say(f"   Peak memory of the process {before:.2f} GB before training, {peak:.2f} GB after")
+
+
 # --- the whole -----------------------------------------------------------------------------------
 
 
@@ -412,8 +428,7 @@ def progress_bar(items: Iterable[Any], label: str, show: bool) -> Iterable[Any]:
         from tqdm import tqdm
     except ImportError:
         return items
-    bar: Iterable[Any] = tqdm(items, desc=f"   {label}", leave=False, disable=None)
-    return bar
+    return tqdm(items, desc=f"   {label}", leave=False, disable=None)
 
 
 def run(
@@ -421,6 +436,7 @@ def run(
     *,
     source: str | Path | None = None,
     tokens: int = 8192,
+    steps: int | None = None,
     shortest: int = 1000,
     say: Say = print,
     progress: bool = False,
@@ -435,6 +451,8 @@ def run(
         Folder of Python files.
     tokens : int
         Largest number of held-out tokens to score.
+    steps : int, optional
+        Steps of training, 320 by default.
     shortest : int
         Modules of fewer tokens are not compared.
     say : callable
@@ -473,12 +491,10 @@ def run(
             "seconds": seconds,
         },
         "modules": compare_modules(corpus, out, shortest, say),
-        "next_token": predict_tokens(corpus, tokens, say, progress),
+        "next_token": predict_tokens(corpus, tokens, steps or STEPS, say, progress),
     }
     report["files"] = [*report["modules"].pop("files"), str(out / "report.json")]
     report["seconds"] = time.perf_counter() - began
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    say(f"\n4. Done in {report['seconds']:.0f} s. Files written:")
-    for file in report["files"]:
-        say(f"   {file}")
+    say("\n   ".join([f"\n5. Done in {report['seconds']:.0f} s. Files written:", *report["files"]]))
     return report

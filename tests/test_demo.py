@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastinfo
-from fastinfo import cli, demo
+from fastinfo import cli, demo, language_model
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 MODULES = ("json/__init__", "json/decoder", "json/encoder", "json/scanner", "json/tool")
@@ -45,7 +45,7 @@ def result(source, tmp_path_factory):
     """Return the report of one run, its text and its folder."""
     out = tmp_path_factory.mktemp("out") / "new"
     lines = []
-    report = demo.run(out, source=source, tokens=300, shortest=500, say=lines.append)
+    report = demo.run(out, source=source, tokens=300, steps=40, shortest=500, say=lines.append)
     return report, "\n".join(lines), out
 
 
@@ -236,6 +236,23 @@ def test_the_bigram_beats_the_unigram_and_the_uniform_guess(corpus, result):
     assert 1 < report["perplexity"] < report["unigram_perplexity"] < report["types"]
 
 
+def test_training_starts_at_the_unigram_and_the_figures_are_told(corpus, result):
+    report, text, _ = result
+    report, network = report["next_token"], report["next_token"]["network"]
+    types = len(corpus.vocabulary)
+    first, *_, final = network["perplexity_after"]
+    assert first["steps"] == 0
+    assert first["perplexity"] == pytest.approx(report["unigram_perplexity"], rel=1e-3)
+    assert final == {"steps": 40, "perplexity": network["perplexity"]}
+    assert network["perplexity"] < report["unigram_perplexity"]
+    assert network["tokens"] == 40 * language_model.BATCH
+    assert network["operations"] == 6 * network["tokens"] * types * network["width"]
+    assert network["logits_bytes"] == 40 * network["logits_bytes_of_a_step"]
+    assert f"{network['perplexity']:.1f} in the end" in text
+    if network["peak_memory"] is not None:
+        assert 0 < network["peak_memory_before"] <= network["peak_memory"]
+
+
 # --- the whole, and the command line -------------------------------------------------------------
 
 
@@ -248,7 +265,8 @@ def test_the_files_are_written_and_named(result):
 
 
 def test_demo_with_json_prints_one_object(source, tmp_path, capsys):
-    assert cli.main(["demo", "--source", str(source), "--out", str(tmp_path), "--json"]) == 0
+    arguments = ["demo", "--source", str(source), "--out", str(tmp_path), "--steps", "2", "--json"]
+    assert cli.main(arguments) == 0
     printed, errors = capsys.readouterr()
     assert json.loads(printed) == json.loads((tmp_path / "report.json").read_text())
     assert errors == ""
