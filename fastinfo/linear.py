@@ -270,7 +270,7 @@ class _Head:
         limit = checks.integer("memory_limit", limit)
         if limit <= 0:
             raise ValueError(f"memory_limit must be positive, got {limit}")
-        bias = None if self.bias is None else self.bias.values().astype(self.real)
+        bias = None if self.bias is None else as_result(self.bias.values(), self.real)
         return module.Job(
             module.Factor(self.hidden.data, self.hidden.dtype, self.real),
             module.Factor(self.weight.data, self.weight.dtype, self.real),

@@ -328,6 +328,18 @@ def test_invalid_rows_are_nan_and_touch_no_other(rng, dtype, value):
 
 
 @pytest.mark.parametrize("dtype", WIDE_FLOATS, ids=str)
+def test_logits_beyond_the_range(dtype):
+    """They are infinite, which makes NaN, without a warning."""
+    most = float(np.finfo(dtype).max)
+    hidden, weight = np.array([[most], [1.0]], dtype), np.array([[2.0], [1.0], [0.0]], dtype)
+    rows = linear_cross_entropy(hidden, weight, [1, 1], reduction="none")
+    assert_same_bits(np.isnan(rows), np.array([True, False]))
+    bias = np.array([-np.inf, 0.0, -2 * most if dtype == np.float32 else -np.inf])
+    rows = linear_cross_entropy(hidden, weight, [1, 1], bias=bias, reduction="none")
+    assert_same_bits(rows, np.array([np.nan, 0.0], dtype))
+
+
+@pytest.mark.parametrize("dtype", WIDE_FLOATS, ids=str)
 def test_confident_rows(rng, dtype):
     """As logits of their own, by a weight of ones: the target's entry is relative."""
     v = 12

@@ -31,6 +31,9 @@ RUN = 256
 # Elements that a thread adds at a time.
 CHUNK = 1 << 18
 
+# Logits beyond the range of their type are infinite, and what comes of them NaN.
+_quiet = np.errstate(over="ignore", invalid="ignore")
+
 
 @dataclass(frozen=True)
 class Factor:
@@ -206,6 +209,7 @@ class Block:
     part: int
 
 
+@_quiet
 def losses(job: Job, gradients: Gradients | None = None) -> np.ndarray:
     """Return the weighted loss of each row; write the gradients that are asked for."""
     assert job.active is not None
@@ -225,6 +229,7 @@ def losses(job: Job, gradients: Gradients | None = None) -> np.ndarray:
     return result
 
 
+@_quiet
 def statistics(job: Job) -> np.ndarray:
     """Return the figures of each row, one row of the result a figure."""
     count = math.prod(job.hidden.data.shape[:-1])
@@ -307,6 +312,7 @@ def _add_up(total: np.ndarray, x: np.ndarray) -> None:
     """Add a matrix, or one row, to a matrix, by several threads."""
 
     def task(lo: int, hi: int) -> None:
-        np.add(total[lo:hi], x[lo:hi] if len(x) > 1 else x, out=total[lo:hi])
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.add(total[lo:hi], x[lo:hi] if len(x) > 1 else x, out=total[lo:hi])
 
     run(task, len(total), max(1, CHUNK // max(1, total.shape[1])))
