@@ -157,7 +157,7 @@ def linear_cross_entropy(
     gradients = _buffers(module, head, wanted, narrowed) if return_grad else None
     values = _within(module, job, lambda: module.losses(job, gradients))
     loss = head.give(reduced(values, head.shape, reduction, total))
-    return loss if gradients is None else (loss, _finished(head, gradients, narrowed))
+    return loss if gradients is None else (loss, _finished(head, gradients, narrowed, job.limit))
 
 
 def linear_softmax_statistics(
@@ -331,14 +331,14 @@ def _buffers(module: Any, head: _Head, wanted: set[str], dtype: str | None) -> A
     return module.Gradients(by_hidden, storage, by_weight, by_bias)
 
 
-def _finished(head: _Head, gradients: Any, dtype: str | None) -> LinearGradients:
+def _finished(head: _Head, gradients: Any, dtype: str | None, limit: int) -> LinearGradients:
     """Gradients in their types, as the kinds of arrays they are the gradients of."""
 
     def rounded(values: np.ndarray | None, of: Source | None) -> Any:
         if values is None or of is None:
             return None
         storage = dtype or of.storage
-        return give(_narrowed(values, storage), of, storage)
+        return give(_narrowed(values, storage, limit), of, storage)
 
     by_hidden = None
     if gradients.hidden is not None:
@@ -348,12 +348,12 @@ def _finished(head: _Head, gradients: Any, dtype: str | None) -> LinearGradients
     return LinearGradients(by_hidden, by_weight, rounded(gradients.bias, head.bias))
 
 
-def _narrowed(values: np.ndarray, storage: str) -> np.ndarray:
-    """Return what was added up in a storage type, converted some rows at a time."""
+def _narrowed(values: np.ndarray, storage: str, limit: int) -> np.ndarray:
+    """Return what was added up in a storage type, some rows at a time, within the limit."""
     if values.dtype.name == storage:
         return values
     result = empty(values.shape, storage)
-    step = max(1, (1 << 20) // max(1, values[:1].size))
+    step = max(1, min(1 << 20, limit // 128) // max(1, values[:1].size))
     for lo in range(0, len(values), step):
         result[lo : lo + step] = narrow(values[lo : lo + step], storage)
     return result

@@ -1,5 +1,6 @@
 """Linear cross-entropy and statistics: values, gradients, blocks, layouts, memory, errors."""
 
+import re
 from typing import Any
 
 import cases
@@ -14,6 +15,7 @@ from accuracy import (
     assert_same_bits,
     assert_within,
     gradient_dtype,
+    peak,
     result_dtype,
 )
 from cases import BFLOAT16, FLOATS, WIDE_FLOATS
@@ -241,6 +243,25 @@ def test_blocks(rng, dtype, order):
     check_statistics(hidden, weight, None, bias=bias)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, BFLOAT16], ids=["f4", "f2", "bf16"])
+def test_memory_limits(rng, dtype):
+    """The least is what the error says; blocks of all sizes agree with the oracle."""
+    for n, v, d in ((9, 50, 7), (2, 3, 16), (1, 1, 1), (3, 41, 0), (2, 900, 3)):
+        hidden, weight, _, targets = head(rng, n, v, d, dtype)
+        with pytest.raises(ValueError, match=rf"memory_limit.*{v} classes.*{d} features.*1$") as e:
+            call(hidden, weight, targets, memory_limit=1)
+        least = int(re.search(r"at least (\d+) bytes", str(e.value))[1])
+        with pytest.raises(ValueError, match="memory_limit"):
+            call(hidden, weight, targets, memory_limit=least - 1)
+        for limit in (least, 2 * least, 5 * least, 100 * least):
+            check(hidden, weight, targets, memory_limit=limit, reduction="sum")
+        for y in (targets, None):
+            with pytest.raises(ValueError, match=r"memory_limit.*at least") as e:
+                linear_softmax_statistics(hidden, weight, y, memory_limit=1)
+            least = int(re.search(r"at least (\d+) bytes", str(e.value))[1])
+            check_statistics(hidden, weight, y, memory_limit=least)
+
+
 @pytest.mark.usefixtures("threads")
 def test_same_bits_for_any_number_of_threads(rng, monkeypatch):
     for name, value in {"ROWS": 16, "BLOCK": 1, "PART": 700, "PRODUCT": 1, "CHUNK": 1000}.items():
@@ -465,6 +486,32 @@ def test_need_grad(rng, names):
     wanted = [names] if isinstance(names, str) else names
     expected = tuple(g if n in wanted else None for n, g in zip(NAMES, whole, strict=True))
     assert_same_bits(actual, (loss, expected))
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("dtype", [np.float32, BFLOAT16], ids=["f4", "bf16"])
+@pytest.mark.parametrize("shape", [(40, 20_000, 16), (200, 1000, 128), (500, 60, 512)], ids=str)
+def test_memory_stays_within_the_limit(rng, shape, dtype):
+    """Beside gradients, the sums of a 16-bit one by weight, and 100 bytes a row of figures."""
+    fastinfo.set_num_threads(2)
+    limit = 1 << 19
+    hidden, weight, bias, targets = head(rng, *shape, dtype)
+    sums = weight.size * 4 if dtype == BFLOAT16 else 0
+    sizes = {"hidden": hidden.nbytes, "weight": weight.nbytes + sums, "bias": bias.nbytes}
+    for names in ((), ("hidden",), ("weight",), ("bias",), NAMES):
+        options = {"bias": bias, "return_grad": bool(names), "need_grad": names}
+
+        def loss(options=options):
+            linear_cross_entropy(hidden, weight, targets, memory_limit=limit, **options)
+
+        beyond = peak(loss) - sum(sizes[name] for name in names) - 100 * len(targets)
+        assert beyond <= limit, f"{names}: {beyond / limit:.2f} of the limit"
+    for y in (targets, None):
+
+        def figures(y=y):
+            linear_softmax_statistics(hidden, weight, y, bias=bias, memory_limit=limit)
+
+        assert peak(figures) - 100 * len(targets) <= limit
 
 
 # Statistics -----------------------------------------------------------------------------------

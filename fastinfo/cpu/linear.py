@@ -163,23 +163,32 @@ def plan(job: Job, count: int, gradients: Gradients | None) -> Plan:
     """Cut `count` rows into blocks within the limit; with gradients a block has all classes."""
     whole = gradients is not None or (job.statistics and job.targets is not None)
     a_class, soft = job.features * job.item, 0 if job.soft is None else job.soft.data.itemsize
-    a_row = 2 * a_class + 8 * row_kernels.STATE * (PIECES + 2)
-    room = job.limit * 7 // 8  # the rest is for BLAS's own copies, and for what is small
-    adds = gradients is not None and gradients.weight is not None
-    copies = (not job.weight.in_place) + adds
+    a_logit = job.item + soft
+    # a hidden state and its derivative; what converts 16-bit ones takes three times as much beside
+    a_row = a_class * (2 if job.hidden.in_place else 8) + 8 * row_kernels.STATE * (PIECES + 2)
+    copies = 2 * (not job.weight.in_place) + _adds(gradients)
+    least = a_row + a_logit * (job.classes if whole else 1)
+    fixed = 0 if job.bias is None else job.bias.nbytes
+    if gradients is not None and gradients.bias is not None:
+        fixed += job.classes * (job.item + gradients.bias.itemsize)
+    room = job.limit * 7 // 8 - fixed  # the rest is for BLAS's own copies, and for what is small
+    if room < least + copies * a_class:
+        raise TooLittle(-(-(least + copies * a_class + fixed) * 8 // 7))
     few = min(max(count, 1), ROWS)
     part = min(job.classes, max(PART, PRODUCT // few))
-    part = min(part, max(1, room // 8 // max(1, copies * a_class)))
+    part = min(part, max(1, min(room // 8, room - least) // max(1, copies * a_class)))
     room -= part * copies * a_class
     stretch = job.classes
     if not whole:
-        stretch = min(stretch, max(part, BLOCK // few))
-        stretch = max(1, min(stretch, (room - a_row) // (job.item + soft)))
-    a_row += stretch * (job.item + soft)
-    if room < a_row:
-        raise TooLittle((a_row + copies * a_class) * 8 // 7 + 8 * copies * a_class)
+        stretch = min(stretch, max(part, BLOCK // few), (room - a_row) // a_logit)
+    a_row += stretch * a_logit
     rows_at_most = min(max(ROWS, BLOCK // stretch), room // a_row)
     return Plan(_even(count, rows_at_most), _even(job.classes, stretch), part)
+
+
+def _adds(gradients: Gradients | None) -> bool:
+    """Whether blocks of rows add to a gradient by weight."""
+    return gradients is not None and gradients.weight is not None
 
 
 def _even(n: int, most: int) -> int:
@@ -245,7 +254,8 @@ def _read(job: Job, kept: np.ndarray, gradients: Gradients | None) -> Iterator[B
     """Read rows block after block."""
     cut = plan(job, kept.size, gradients)
     memory = np.empty(cut.rows * cut.stretch, job.real)
-    room = np.empty((cut.part if cut.rows < kept.size else 0, job.features), job.real)
+    several = _adds(gradients) and cut.rows < kept.size
+    room = np.empty((cut.part if several else 0, job.features), job.real)
     for lo, hi in _pieces(kept.size, cut.rows):
         index, pieces = _as_slice(kept[lo:hi]), []
         hidden = job.hidden.take(index)
