@@ -186,7 +186,7 @@ def empty(shape: Sequence[int], dtype: str) -> np.ndarray:
 
 def as_result(values: np.ndarray, dtype: str) -> np.ndarray:
     """Round float64 figures to the dtype of a result, beyond its range to inf."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         return values.astype(dtype)
 
 
@@ -396,7 +396,7 @@ def widen(data: np.ndarray, storage: str) -> np.ndarray:
 
 def narrow(values: np.ndarray, storage: str) -> np.ndarray:
     """Return numbers in a storage type, 16-bit ones as words rounded to nearest even."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         if storage != "bfloat16":
             result = values.astype(storage, copy=False)
             return result.view(np.uint16) if storage == "float16" else result

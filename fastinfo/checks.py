@@ -51,7 +51,8 @@ def integer(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be an integer, got {kind} {value!r}"[:200]) from None
 
 
 def number(

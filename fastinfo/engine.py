@@ -43,6 +43,8 @@ UNCOUNTED: dict[str, Any] = {"_nrt": False}
 # Characters of the name of a folder of compiled kernels, and days unused after which it goes.
 FINGERPRINT = 16
 UNUSED_DAYS = 60
+# A slip of the hand could otherwise fill the process with threads.
+MOST_THREADS = 1024
 
 
 # --- decorators ----------------------------------------------------------------------------------
@@ -223,12 +225,18 @@ class Helpers:
     (a row of 16M bfloat16 classes 1.6 ms instead of 0.95).
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self) -> None:
         self.calls: SimpleQueue[Call] = SimpleQueue()
         self.threads: list[int] = []
         self.placed: tuple[int, int] | None = None
-        for n in range(count):
-            threading.Thread(target=self._serve, name=f"fastinfo_{n}", daemon=True).start()
+        self.count = 0
+
+    def grow(self, count: int) -> None:
+        """Have at least so many threads."""
+        while self.count < count:
+            self.count += 1
+            name = f"fastinfo_{self.count}"
+            threading.Thread(target=self._serve, name=name, daemon=True).start()
 
     def _serve(self) -> None:
         _worker.inside = True
@@ -259,7 +267,7 @@ def _processor_number() -> Callable[[], int] | None:
 _processor = _processor_number()
 _lock = threading.Lock()
 _threads: int | None = None
-_pools: dict[int, Helpers] = {}
+_helpers = Helpers()
 _worker = threading.local()
 
 
@@ -290,8 +298,11 @@ def get_num_threads() -> int:
     given = os.environ.get("FASTINFO_NUM_THREADS", "")
     if not given:
         return _cores()
-    if not given.isdigit() or int(given) < 1:
-        raise ValueError(f"FASTINFO_NUM_THREADS must be a positive integer, got {given!r}")
+    if not given.isdigit() or not 1 <= int(given) <= MOST_THREADS:
+        raise ValueError(
+            f"FASTINFO_NUM_THREADS must be a positive integer, got {given!r}: "
+            f"at most {MOST_THREADS} threads"
+        )
     return int(given)
 
 
@@ -303,12 +314,12 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1.
+        From 1 to 1024.
 
     Raises
     ------
     TypeError, ValueError
-        If `n` is not an integer, or below 1.
+        If `n` is not an integer, or out of range.
 
     Examples
     --------
@@ -324,23 +335,22 @@ def set_num_threads(n: int) -> None:
         n = n.__index__()
     except AttributeError:
         raise TypeError(f"n must be an integer, got {type(n).__name__}") from None
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    if not 1 <= n <= MOST_THREADS:
+        raise ValueError(f"n must be in [1, {MOST_THREADS}], got {n}")
     _threads = n
 
 
-def _helpers(count: int) -> Helpers:
+def _helped(count: int) -> Helpers:
+    """Return the helpers, at least so many."""
     with _lock:
-        if count not in _pools:
-            _pools[count] = Helpers(count)
-        return _pools[count]
+        _helpers.grow(count)
+    return _helpers
 
 
 def _after_fork() -> None:
     """Threads do not survive a fork; the locks were held by the parent's fork itself."""
-    global _lock
-    _lock = threading.Lock()
-    _pools.clear()
+    global _lock, _helpers
+    _lock, _helpers = threading.Lock(), Helpers()
     global_compiler_lock.release()
 
 
@@ -391,7 +401,7 @@ def run(
     if workers == 1:
         work()
         return
-    helpers, call = _helpers(threads - 1), Call(work)
+    helpers, call = _helped(workers - 1), Call(work)
     helpers.make_way()
     for _ in range(workers - 1):
         helpers.calls.put(call)

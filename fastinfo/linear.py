@@ -100,7 +100,8 @@ def linear_cross_entropy(
     either factor is float64 or integer, else in float32; 16-bit factors are widened block by block,
     and the derivative by a 16-bit `weight` is added up in float32, an array of its own, and rounded
     once (``grad_dtype="float32"`` gives that array). Accuracy is that of `softmax_cross_entropy`
-    from logits that are each within 4 √D u Σ\|h_d w_d\|, u the unit roundoff of the product's type.
+    from logits that are each within 4 √D u (Σ\|h_d w_d\| + \|b\|), u the unit roundoff of the
+    product's type, in which the bias is added.
     The same call gives the same bits for the same BLAS and number of its threads.
 
     References

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,21 @@ MOST_CLASSES = 2**53
 PIECES = 32
 # Columns of `state()` behind those of the maximum, the sums and the argmax.
 _RANK, _TARGET_LOGIT, _BITS, _COLUMNS = range(4, 8)
+
+
+class _Read(NamedTuple):
+    """What a stream has read: one value, replaced as a whole, so that no method leaves it halfway.
+
+    A piece is the states of all rows over some classes; `known_logits` are those of targets that
+    were given or have come, else NaN, `highest` the rows' maxima, `real` the type of results.
+    """
+
+    ranges: list[tuple[int, int]]
+    pieces: tuple[np.ndarray, ...]
+    known_logits: np.ndarray
+    highest: np.ndarray
+    real: str
+    ranked: bool
 
 
 class StreamingCrossEntropy:
@@ -93,14 +108,10 @@ class StreamingCrossEntropy:
         self._shape = y.shape
         self._ignore_index = checks.integer("ignore_index", ignore_index)
         self._targets = checks.targets_of(y, MOST_CLASSES, self._ignore_index)
-        self._ranges: list[tuple[int, int]] = []
-        self._real = "float32"
-        self._ranked = target_logits is not None
-        self._pieces: list[np.ndarray] = []
-        self._highest = np.full(self._targets.size, -np.inf)
-        self._known_logits = np.full(self._targets.size, np.nan)
-        if target_logits is not None:
-            self._known_logits = self._given_logits(target_logits)
+        ranked = target_logits is not None
+        nothing = np.full(self._targets.size, np.nan)
+        known = self._given_logits(target_logits) if ranked else nothing
+        self._read = _Read([], (), known, np.full(nothing.size, -np.inf), "float32", ranked)
 
     def update(self, chunk: Any, start: int) -> None:
         """Read the logits of some classes.
@@ -133,29 +144,28 @@ class StreamingCrossEntropy:
         [(2, 4)]
         """
         x, start, stop = self._piece(chunk, start)
-        ranges = _joined("chunk", [*self._ranges, (start, stop)])
-        module, known = self._module, self._known_logits
+        have, module = self._read, self._module
+        ranges = _joined("chunk", [*have.ranges, (start, stop)])
         problem = module.Problem(
             Rows.of(x),
             module.Options(),
             targets=self._targets,
             active=self._active,
             statistics=True,
-            ranks=self._ranked,
+            ranks=have.ranked,
             base=start,
-            elsewhere=known if self._ranked else None,
-            maxima=self._highest,
+            elsewhere=have.known_logits if have.ranked else None,
+            maxima=have.highest,
         )
         piece = module.states(problem)
         inside = (self._targets >= start) & (self._targets < stop)
-        logits = np.where(inside, piece[:, module.TARGET_LOGIT], known)
-        if self._ranked:
-            self._same_logits("chunk", known, logits)
-        self._pieces.append(piece)
-        self._known_logits = logits
-        self._highest = np.maximum(self._highest, piece[:, module.HIGHEST])
-        self._ranges, self._real = ranges, _wider(self._real, x.result)
-        if len(self._pieces) == PIECES:
+        logits = np.where(inside, piece[:, module.TARGET_LOGIT], have.known_logits)
+        if have.ranked:
+            self._same_logits("chunk", have.known_logits, logits)
+        highest = np.maximum(have.highest, piece[:, module.HIGHEST])
+        real = _wider(have.real, x.result)
+        self._read = _Read(ranges, (*have.pieces, piece), logits, highest, real, have.ranked)
+        if len(self._read.pieces) == PIECES:
             self._merged()
 
     def merge(self, other: StreamingCrossEntropy) -> StreamingCrossEntropy:
@@ -195,21 +205,25 @@ class StreamingCrossEntropy:
         if not isinstance(other, StreamingCrossEntropy):
             raise TypeError(f"other must be a StreamingCrossEntropy, got {type(other).__name__}")
         self._same_targets(other)
-        ranges = _joined("other", [*self._ranges, *other._ranges])
-        mine, theirs = self._known_logits, other._known_logits
-        is_known = self._ranked | self._came
-        both = is_known & (other._ranked | other._came)
-        self._same_logits("other", mine, np.where(both, theirs, mine))
-        read_from = [stream for stream in (self, other) if stream._ranges]
-        self._ranked = (
-            all(stream._ranked for stream in read_from)
-            if read_from
-            else self._ranked or other._ranked
+        mine, theirs = self._read, other._read
+        ranges = _joined("other", [*mine.ranges, *theirs.ranges])
+        is_known = mine.ranked | self._came
+        both = is_known & (theirs.ranked | other._came)
+        logits = np.where(both, theirs.known_logits, mine.known_logits)
+        self._same_logits("other", mine.known_logits, logits)
+        read_from = [read for read in (mine, theirs) if read.ranges]
+        if read_from:
+            ranked = all(read.ranked for read in read_from)
+        else:
+            ranked = mine.ranked or theirs.ranked
+        self._read = _Read(
+            ranges,
+            tuple(piece.copy() for read in read_from for piece in read.pieces),
+            np.where(is_known, mine.known_logits, theirs.known_logits),
+            np.maximum(mine.highest, theirs.highest),
+            _wider(mine.real, theirs.real),
+            ranked,
         )
-        self._pieces = [piece.copy() for stream in read_from for piece in stream._pieces]
-        self._known_logits = np.where(is_known, mine, theirs)
-        self._highest = np.maximum(self._highest, other._highest)
-        self._ranges, self._real = ranges, _wider(self._real, other._real)
         self._merged()
         return self
 
@@ -286,7 +300,7 @@ class StreamingCrossEntropy:
         (2, 2)
         """
         return statistics_from(
-            self._figures(), self._shape, self._real, self._like, True, self._ranked
+            self._figures(), self._shape, self._read.real, self._like, True, self._read.ranked
         )
 
     def grad(self, chunk: Any, start: int, reduction: str = "mean", out: Any = None) -> Any:
@@ -327,9 +341,9 @@ class StreamingCrossEntropy:
         """
         weights, _ = self._weights(reduction)
         x, start, stop = self._piece(chunk, start)
-        if not any(begin <= start and stop <= end for begin, end in self._ranges):
+        if not any(begin <= start and stop <= end for begin, end in self.ranges):
             raise ValueError(
-                f"chunk must hold classes that have come, got [{start}, {stop}) of {self._ranges}"
+                f"chunk must hold classes that have come, got [{start}, {stop}) of {self.ranges}"
             )
         module = self._module
         problem = module.Problem(
@@ -362,15 +376,15 @@ class StreamingCrossEntropy:
         """
         state = np.empty((self._targets.size, _COLUMNS))
         state[:, :_BITS] = self._merged()[:, self._module.STATE_COLUMNS]
-        state[:, _BITS] = 64.0 if self._real == "float64" else 32.0
-        if not self._ranked:
+        state[:, _BITS] = 64.0 if self._read.real == "float64" else 32.0
+        if not self._read.ranked:
             state[:, _RANK] = np.nan
         return state
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
         """The classes that have come, half-open, in order, joined where they touch."""
-        return list(self._ranges)
+        return list(self._read.ranges)
 
     @classmethod
     def from_state(
@@ -423,7 +437,7 @@ class StreamingCrossEntropy:
         0.6931
         """
         stream = cls(targets, ignore_index=ignore_index, target_logits=target_logits)
-        stream._ranges = _joined("ranges", [_checked_range(pair) for pair in _listed(ranges)])
+        joined = _joined("ranges", [_checked_range(pair) for pair in _listed(ranges)])
         values = _checked_state(state, stream._targets.size)
         ranked = not np.isnan(values[:, _RANK]).any()
         if target_logits is not None:
@@ -431,14 +445,17 @@ class StreamingCrossEntropy:
                 raise ValueError(
                     "target_logits must be left out: the stream that gave state counted no ranks"
                 )
-            stream._same_logits("state", stream._known_logits, values[:, _TARGET_LOGIT])
-        stream._ranked = ranked and (target_logits is not None or len(values) > 0)
+            stream._same_logits("state", stream._read.known_logits, values[:, _TARGET_LOGIT])
         merged = stream._module.no_states(len(values))
         merged[:, stream._module.STATE_COLUMNS] = values[:, :_BITS]
-        stream._pieces = [merged]
-        stream._known_logits = merged[:, stream._module.TARGET_LOGIT]
-        stream._highest = merged[:, stream._module.HIGHEST]
-        stream._real = "float64" if (values[:, _BITS] == 64.0).any() else "float32"
+        stream._read = _Read(
+            joined,
+            (merged,),
+            merged[:, stream._module.TARGET_LOGIT].copy(),
+            merged[:, stream._module.HIGHEST].copy(),
+            "float64" if (values[:, _BITS] == 64.0).any() else "float32",
+            ranked and (target_logits is not None or len(values) > 0),
+        )
         return stream
 
     # --- what it is made of ----------------------------------------------------------------------
@@ -460,19 +477,22 @@ class StreamingCrossEntropy:
     @property
     def _came(self) -> np.ndarray:
         """Whether the class of a row's target has come."""
-        bounds = np.array(self._ranges, np.int64).ravel()
+        bounds = np.array(self._read.ranges, np.int64).ravel()
         return np.searchsorted(bounds, self._targets, side="right") % 2 == 1
 
     def _merged(self) -> np.ndarray:
         """States of the rows over all classes that have come, with the targets' known logits."""
-        if not self._pieces:
-            self._pieces = [self._module.no_states(self._targets.size)]
-        self._pieces = [self._module.merged(self._pieces)]
-        self._pieces[0][:, self._module.TARGET_LOGIT] = self._known_logits
-        return self._pieces[0]
+        have, module = self._read, self._module
+        if have.pieces:
+            state = module.merged(list(have.pieces))
+            self._read = have._replace(pieces=(state,))
+        else:
+            state = module.no_states(self._targets.size)
+        state[:, module.TARGET_LOGIT] = have.known_logits
+        return state
 
     def _give(self, values: np.ndarray) -> Any:
-        return give(as_result(values, self._real), self._like)
+        return give(as_result(values, self._read.real), self._like)
 
     def _piece(self, chunk: Any, start: int) -> tuple[Any, int, int]:
         """Check a chunk; return it and the classes [start, stop) that it holds."""

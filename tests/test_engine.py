@@ -73,7 +73,9 @@ def test_no_rows_no_call():
     engine.run(lambda lo, hi: pytest.fail("called"), 0, 1)
 
 
-@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError)])
+@pytest.mark.parametrize(
+    ("n", "error"), [(0, ValueError), (-1, ValueError), (10**5, ValueError), (1.5, TypeError)]
+)
 def test_number_of_threads_is_checked(n, error):
     with pytest.raises(error, match="n must be"):
         fastinfo.set_num_threads(n)

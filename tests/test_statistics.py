@@ -179,3 +179,22 @@ def test_nothing(dtype):
     kind, int64 = result_dtype(dtype), np.dtype(np.int64)
     assert [field.shape for field in result] == [(0,)] * 7
     assert [field.dtype for field in result] == [kind] * 4 + [int64, kind, int64]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_ranks_of_rows_with_nan_count_it_above_all_numbers(dtype):
+    row = np.array([0.0, 1.0, np.nan, 2.0, 1.0, np.nan, 5.0] + [0.5] * 40, dtype)
+    n = row.size
+    above = np.where(np.isnan(row.astype(float)), np.inf, row.astype(float))
+    order = np.lexsort((np.arange(n), -above))
+    expected = np.empty(n, int)
+    expected[order] = np.arange(n)
+    figures = fastinfo.softmax_statistics(np.tile(row, (n, 1)), np.arange(n))
+    np.testing.assert_array_equal(figures.target_rank, expected)
+    assert (figures.argmax == 2).all()
+    stream = fastinfo.StreamingCrossEntropy(np.arange(n), target_logits=row)
+    for start in range(0, n, 4):
+        stream.update(np.tile(row[start : start + 4], (n, 1)), start)
+    figures = stream.statistics()
+    np.testing.assert_array_equal(figures.target_rank, expected)
+    assert (figures.argmax == 2).all()

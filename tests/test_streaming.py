@@ -118,7 +118,7 @@ def test_sizes_and_orders(data):
     second = filled(logits, targets, ranges[half:], target_logits=known)
     stream = first.merge(pickle.loads(pickle.dumps(second)))
     assert stream.ranges == [(0, v)]
-    check_stream(stream, logits, targets, ranges, ranked and (n > 0 or stream._ranked))
+    check_stream(stream, logits, targets, ranges, ranked and (n > 0 or stream._read.ranked))
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -381,7 +381,7 @@ def test_targets_that_have_not_come(rng):
     figures = stream.statistics()
     assert_same_bits(np.isnan(figures.target_log_prob), np.array([False, True, True]))
     assert_close_log(figures.logsumexp, oracles.logsumexp(logits[:, :5]), np.float64)
-    ahead = [(logits[i, :5] > stream._known_logits[i]).sum() for i in range(3)]
+    ahead = [(logits[i, :5] > stream._read.known_logits[i]).sum() for i in range(3)]
     assert_same_bits(figures.target_rank, np.array(ahead))
 
 
@@ -690,3 +690,36 @@ def test_what_fails_changes_nothing():
         assert_same_bits(stream.state(), before)
         assert stream.ranges == ranges
     assert_same_bits(X, np.arange(24.0).reshape(3, 8))
+
+
+@pytest.mark.parametrize("where", ["np.maximum", "_wider", "_joined"])
+def test_an_interrupted_update_or_merge_changes_nothing(rng, monkeypatch, where):
+    logits, targets = rng.standard_normal((4, 30)), [3, 20, 8, 29]
+    stream, other = (fastinfo.StreamingCrossEntropy(targets) for _ in range(2))
+    stream.update(logits[:, :10], 0)
+    other.update(logits[:, 20:], 20)
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"fastinfo.streaming.{where}", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stream.update(logits[:, 10:20], 10)
+        with pytest.raises(KeyboardInterrupt):
+            stream.merge(other)
+    assert stream.ranges == [(0, 10)]
+    stream.update(logits[:, 10:20], 10)
+    whole = fastinfo.softmax_cross_entropy(logits, targets)
+    assert stream.merge(other).loss() == pytest.approx(whole, rel=1e-12)
+    assert other.ranges == [(20, 30)]
+
+
+def test_merging_leaves_the_other_stream_as_it_is(rng):
+    logits = rng.standard_normal((3, 8))
+    first, second = (fastinfo.StreamingCrossEntropy([1, 6, 2]) for _ in range(2))
+    second.update(logits, 0)
+    before = second.state()
+    first.merge(second).update(rng.standard_normal((3, 4)), 8)
+    first.loss()
+    np.testing.assert_array_equal(second.state(), before)

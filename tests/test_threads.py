@@ -319,7 +319,8 @@ def test_other_threads_keep_off_the_callers_processor(
         os, "sched_getaffinity", lambda _: {here, here + 1} if cores > 1 else {here}
     )
     monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cpus: moved.append((thread, cpus)))
-    helpers, begun = engine.Helpers(1), threading.Event()
+    helpers, begun = engine.Helpers(), threading.Event()
+    helpers.grow(1)
     call = engine.Call(begun.set)
     helpers.calls.put(call)
     assert begun.wait(10)

@@ -32,7 +32,7 @@ RUN = 256
 CHUNK = 1 << 18
 
 # Logits beyond the range of their type are infinite, and what comes of them NaN.
-_quiet = np.errstate(over="ignore", invalid="ignore")
+_quiet = np.errstate(all="ignore")
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,7 @@ def _add_up(total: np.ndarray, x: np.ndarray) -> None:
     """Add a matrix, or one row, to a matrix, by several threads."""
 
     def task(lo: int, hi: int) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             np.add(total[lo:hi], x[lo:hi] if len(x) > 1 else x, out=total[lo:hi])
 
     run(task, len(total), max(1, CHUNK // max(1, total.shape[1])))

@@ -332,17 +332,28 @@ def _searches(storage, arithmetic, sample):
 
         return find
 
-    @helper(EXACT)
-    def count_equal(x, value):
-        n, one, zero = filled(0.0), filled(1.0), filled(0.0)
-        for k in range(0, x.size, lanes):
-            v = read(x, k)
-            n += where((v == value) & lanes_before(x.size - k, v), one, zero)
-        return sum_of(n)
+    def count_where(hit):
+        """How many are hits."""
+        hit = helper(EXACT)(hit)
 
-    find = find_where(lambda v, value: v == value)
-    find_nan = find_where(lambda v, value: v != v)
-    return highest, find, find_nan, count_equal
+        @helper(EXACT)
+        def count(x, value):
+            n, one, zero = filled(0.0), filled(1.0), filled(0.0)
+            for k in range(0, x.size, lanes):
+                v = read(x, k)
+                n += where(hit(v, value) & lanes_before(x.size - k, v), one, zero)
+            return sum_of(n)
+
+        return count
+
+    def is_equal(v, value):
+        return v == value
+
+    def is_nan(v, value):
+        return v != v
+
+    finds = find_where(is_equal), find_where(is_nan)
+    return highest, *finds, count_where(is_equal), count_where(is_nan)
 
 
 @cache
@@ -358,7 +369,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
     rest_of, z_of = _rest(storage, softcap, arithmetic), _z_as_read(softcap, arithmetic)
     of_entropy = statistics or weights in ("relative", "entropy")
     sample = SAMPLE_OF_ENTROPY if of_entropy else SAMPLE
-    highest, find, find_nan, count_equal = _searches(storage, arithmetic, sample)
+    highest, find, find_nan, count_equal, count_nan = _searches(storage, arithmetic, sample)
     highest_other = _searches(soft, arithmetic, sample)[0]
     lowest, zero, nan = real(-np.inf), real(0), real(np.nan)
     # Weighted sums of z - ref would cancel if measured from anything but the maximum.
@@ -441,6 +452,10 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
             position = find_nan(x, nan)
         if position >= 0:
             m = nan
+            if ranks:  # a NaN is above all numbers, and the first of equals comes first
+                same = target_logit != target_logit
+                last = max(0, min(target, x.size)) if same else x.size
+                rank = (0.0 if same else rank) + count_nan(part(x, 0, last), nan)
         elif statistics and m >= floor:
             position = block_of_max + find(b, m)
         state[MAX], state[REST], state[ENTROPY] = np.float64(m), rest, e
