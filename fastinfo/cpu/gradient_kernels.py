@@ -57,14 +57,39 @@ def _coefficients(softcap):
 
 
 @cache
+def _placer(arithmetic, into):
+    """Write vectors of a gradient: what comes before the first that may be streamed, and one."""
+    lanes, narrow = arithmetic.lanes, vmath.narrower(into)
+    item = np.dtype(words(into)).itemsize
+
+    @helper(EXACT)
+    def head_of(out, streamed):
+        # Streaming stores go to multiples of a vector's size: what is before the first comes apart.
+        head = -out.ctypes.data // item % lanes if streamed else 0
+        return head if head < out.size else out.size
+
+    @helper(EXACT)
+    def place(out, k, g, position, entry, streamed):
+        if 0 <= position < lanes:
+            g = with_lane(g, position, entry)
+        if streamed and k + lanes <= out.size:
+            stream(out, k, narrow(g))
+        else:
+            store(out, k, narrow(g))
+
+    return head_of, place
+
+
+@cache
 def _emit(storage, softcap, weights, soft, into):
     """Write a row's gradient; `out` may be the logits themselves."""
     arithmetic = vmath.STORAGE[storage][0]
     real, exp2, lanes = arithmetic.real, arithmetic.exp2, arithmetic.lanes
     read, z_of = vmath.reader(storage, arithmetic, -np.inf), rows.shape(arithmetic, softcap)
-    narrow, weight = vmath.narrower(into), rows.weight_of_class(weights, arithmetic, soft)
+    weight = rows.weight_of_class(weights, arithmetic, soft)
+    head_of, place = _placer(arithmetic, into)
     linear, entropy = weights not in rows.UNWEIGHTED, weights == "entropy"
-    item, zero = np.dtype(words(into)).itemsize, real(0)
+    zero = real(0)
     ahead = rows.PREFETCH // np.dtype(words(storage)).itemsize
 
     @helper(EXACT, inline=False)
@@ -75,9 +100,7 @@ def _emit(storage, softcap, weights, soft, into):
         cap, inner = real(option[rows.CAP]), real(option[rows.INNER])
         ref, factor = real(coefficients[REFERENCE]), real(coefficients[SCALE])
         share, entry = real(coefficients[SHARE]), real(coefficients[TARGET])
-        # Streaming stores go to multiples of a vector's size: what is before the first comes apart.
-        head = -out.ctypes.data // item % lanes if streamed else 0
-        head = head if head < x.size else x.size
+        head = head_of(out, streamed)
         for lo, hi in ((0, head), (head, x.size)):
             b, by, bw, o = part(x, lo, hi), part(y, lo, hi), part(w, lo, hi), part(out, lo, hi)
             for k in range(0, b.size, lanes):
@@ -92,13 +115,7 @@ def _emit(storage, softcap, weights, soft, into):
                     g -= weight(by, bw, k, alpha, beta) * share
                 if softcap:
                     g *= slope
-                position = target - lo - k
-                if 0 <= position < lanes:
-                    g = with_lane(g, position, entry)
-                if streamed and lo == head and k + lanes <= b.size:
-                    stream(o, k, narrow(g))
-                else:
-                    store(o, k, narrow(g))
+                place(o, k, g, target - lo - k, entry, streamed and lo == head)
 
     return emit
 
@@ -108,26 +125,19 @@ def _emit_kept(storage):
     """Write a row's gradient from exponentials that were kept, times a factor."""
     arithmetic = vmath.STORAGE[storage][0]
     real, lanes = arithmetic.real, arithmetic.lanes
-    read, narrow = vmath.reader(real.__name__, arithmetic, 0.0), vmath.narrower(storage)
-    item = np.dtype(words(storage)).itemsize
+    read = vmath.reader(real.__name__, arithmetic, 0.0)
+    head_of, place = _placer(arithmetic, storage)
 
     @helper(EXACT, inline=False)
     def emit(kept, factor, target, entry, out, streamed):
         apart()
         factor, entry = real(factor), real(entry)
-        head = -out.ctypes.data // item % lanes if streamed else 0
-        head = head if head < kept.size else kept.size
+        head = head_of(out, streamed)
         for lo, hi in ((0, head), (head, kept.size)):
             b, o = part(kept, lo, hi), part(out, lo, hi)
             for k in range(0, b.size, lanes):
                 g = read(b, k) * factor
-                position = target - lo - k
-                if 0 <= position < lanes:
-                    g = with_lane(g, position, entry)
-                if streamed and lo == head and k + lanes <= b.size:
-                    stream(o, k, narrow(g))
-                else:
-                    store(o, k, narrow(g))
+                place(o, k, g, target - lo - k, entry, streamed and lo == head)
 
     return emit
 
