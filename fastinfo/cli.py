@@ -46,7 +46,7 @@ def demo_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of Python files to read (default: Python's standard library)",
     )
-    parser.add_argument("--steps", metavar="N", type=int, help="steps of training (default: 240)")
+    parser.add_argument("--steps", metavar="N", type=int, help="steps of training (default: 160)")
 
 
 def run_demo(arguments: argparse.Namespace, say: Say) -> Report:

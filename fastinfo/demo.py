@@ -452,7 +452,7 @@ def run(
     tokens : int
         Largest number of held-out tokens to score.
     steps : int, optional
-        Steps of training, 240 by default.
+        Steps of training, 160 by default.
     shortest : int
         Modules of fewer tokens are not compared.
     say : callable
