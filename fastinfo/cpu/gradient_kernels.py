@@ -89,7 +89,7 @@ def _emit(storage, softcap, weights, soft, into):
     weight = rows.weight_of_class(weights, arithmetic, soft)
     head_of, place = _placer(arithmetic, into)
     linear, entropy = weights not in rows.UNWEIGHTED, weights == "entropy"
-    zero = real(0)
+    zero, lift, lowered = real(0), real(64), real(2.0**-64)
     ahead = rows.PREFETCH // np.dtype(words(storage)).itemsize
 
     @helper(EXACT, inline=False)
@@ -107,10 +107,15 @@ def _emit(storage, softcap, weights, soft, into):
                 prefetch(b, k + ahead)
                 z, slope = z_of(read(b, k), cap, inner)
                 d = z - ref
-                e = exp2(d * scale)
+                t = d * scale
+                if entropy:  # p log p may be a normal number where p is none
+                    is_low = t < -lift
+                    t = where(is_low, t + lift, t)
+                e = exp2(t)
                 g = e * factor
                 if entropy:
                     g = where(e > zero, e * (d * share + factor), g)
+                    g = where(is_low, g * lowered, g)
                 if linear:
                     g -= weight(by, bw, k, alpha, beta) * share
                 if softcap:
