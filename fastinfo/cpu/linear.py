@@ -21,7 +21,7 @@ from fastinfo.engine import run
 # Classes of one product, and its elements where rows are few: what is added to a gradient is then
 # still in cache. Rows beyond ROWS make a product no faster. BLAS's threads and ours are in each
 # other's way when one follows the other: fewer and larger blocks than fit a cache are faster.
-PART, PRODUCT = 4096, 1 << 18
+PART, PRODUCT = 8192, 1 << 18
 ROWS = 1024
 BLOCK = 1 << 24
 # States of pieces of a row that are kept before they are merged.
