@@ -50,10 +50,10 @@ LOSS, GRADIENT = "loss, float32", "loss + gradient, float32, buffer"
 JS32 = "js_divergence, float32, Dirichlet(1)"
 JS64 = "js_divergence, float64, Dirichlet(1)"
 MATMUL = "product float32"
-LINEAR, LINEAR_GRADIENTS = (
-    "linear_cross_entropy, float32",
-    "linear_cross_entropy + gradients, float32",
-)
+LINEAR = "linear_cross_entropy, float32"
+LINEAR_GRADIENTS = "linear_cross_entropy + gradients, float32, buffer"
+LINEAR_GRADIENTS_MADE = LINEAR_GRADIENTS.replace("buffer", "new memory")
+LINEAR_TORCH = "torch eager linear + cross_entropy + gradients, float32"
 
 GOALS = (
     Goal("float32 loss, against a plain sum", "loss", LOSS, "read float32", 0.92),
@@ -169,10 +169,17 @@ GOALS = (
         1.7,
     ),
     Goal(
-        "linear cross-entropy + gradients, against torch eager",
+        "linear cross-entropy + gradients into buffers, against torch eager",
         "linear",
         LINEAR_GRADIENTS,
-        "torch eager linear + cross_entropy + gradients, float32",
+        LINEAR_TORCH,
+        1.6,
+    ),
+    Goal(
+        "linear cross-entropy + gradients in new memory, against torch eager",
+        "linear",
+        LINEAR_GRADIENTS_MADE,
+        LINEAR_TORCH,
         1.6,
     ),
     Goal(

@@ -132,16 +132,30 @@ def many_rows(shape: Head) -> list[Case]:
         *_bare(shape, _logits_product, "product", 1),
         *_bare(shape, _three_products, "three products", 3),
         _loss_case(shape),
-        Case(
-            "linear_cross_entropy + gradients, float32",
-            lambda: _call(shape, return_grad=True),
+        *_gradient_cases(shape),
+    ]
+
+
+def _gradient_cases(shape: Head) -> Iterator[Case]:
+    """Loss and all gradients, in buffers as the bare products, and in memory made in the call."""
+
+    def into_buffers() -> Any:
+        m, d, v = shape
+        by_hidden = shapes.buffer((m, d), "float32", "by hidden")
+        by_weight = shapes.buffer((v, d), "float32", "by weight")
+        return _call(shape, return_grad=True, out=(by_hidden, by_weight, None))
+
+    calls = {"buffer": into_buffers, "new memory": lambda: _call(shape, return_grad=True)}
+    for kind, call in calls.items():
+        yield Case(
+            f"linear_cross_entropy + gradients, float32, {kind}",
+            call,
             work=3 * _operations(shape),
             unit="flop",
             ceiling="three products",
             error=lambda _: _gradient_error(shape),
-            note="memory of the gradients is made in the call; error of that by hidden",
-        ),
-    ]
+            note="error of the gradient by hidden",
+        )
 
 
 def few_rows(shape: Head) -> list[Case]:

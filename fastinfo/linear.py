@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastinfo import checks
-from fastinfo.arrays import Source, as_result, empty, give, narrow, promote, read, same_device
+from fastinfo.arrays import (
+    Source,
+    as_result,
+    empty,
+    give,
+    narrow,
+    output,
+    promote,
+    read,
+    same_device,
+)
 from fastinfo.dispatch import home
 from fastinfo.losses import SoftmaxStatistics, options_of, statistics_from
 from fastinfo.reductions import reduced, row_weights
@@ -45,6 +55,7 @@ def linear_cross_entropy(
     return_grad: bool = False,
     need_grad: Sequence[str] = GRADIENTS,
     grad_dtype: Any = None,
+    out: Sequence[Any] | None = None,
     memory_limit: int | None = None,
 ) -> Any:
     r"""Cross-entropy :math:`-\sum_k y_k w_k \log \mathrm{softmax}(W h + b)_k` of hidden states.
@@ -73,6 +84,9 @@ def linear_cross_entropy(
         Which ones; what is not asked for costs nothing.
     grad_dtype : {"float32", "float64"}, optional
         Type of all derivatives; by default each has that of what it is the derivative by.
+    out : LinearGradients or three of array or None, optional
+        Buffers of the derivatives by `hidden`, `weight` and `bias`, of their shapes and types; None
+        for new memory. What a training loop passes again at each step.
     memory_limit : int, optional
         Bytes taken at most beside arguments and derivatives, 256 MiB by default. More makes larger
         blocks, which with gradients hold whole rows of logits.
@@ -155,10 +169,15 @@ def linear_cross_entropy(
         module, options, memory_limit, targets=classes, soft=y if soft else None,
         class_weight=weights, active=active,
     )  # fmt: skip
-    gradients = _buffers(module, head, wanted, narrowed) if return_grad else None
+    if out is not None and not return_grad:
+        raise ValueError("out must be left out unless return_grad=True: it is for the gradients")
+    given = {"class_weight": class_weight, "sample_weight": sample_weight}
+    others = [y, *(read(name, value) for name, value in given.items() if value is not None)]
+    buffers = _buffers(head, wanted, narrowed, out, others) if return_grad else None
+    gradients = None if buffers is None else _accumulators(module, head, buffers)
     values = _within(module, job, lambda: module.losses(job, gradients))
     loss = head.give(reduced(values, head.shape, reduction, total))
-    return loss if gradients is None else (loss, _finished(head, gradients, narrowed, job.limit))
+    return loss if buffers is None else (loss, _finished(buffers, gradients, job.limit))
 
 
 def linear_softmax_statistics(
@@ -318,43 +337,93 @@ def _grad_dtype(value: Any) -> str | None:
     return checks.one_of("grad_dtype", name, ("float32", "float64"))
 
 
-def _buffers(module: Any, head: _Head, wanted: set[str], dtype: str | None) -> Any:
-    """Return memory of the gradients, that by hidden in the type in which it is given back."""
+@dataclass(frozen=True)
+class _Buffer:
+    """Memory of a gradient, and the caller's array that it is, if it is."""
+
+    of: Source
+    memory: np.ndarray
+    storage: str
+    given: Any
+
+    @property
+    def result(self) -> Any:
+        """The gradient as the kind of array it is the gradient of."""
+        return give(self.memory, self.of, self.storage) if self.given is None else self.given
+
+
+def _buffers(
+    head: _Head, wanted: set[str], dtype: str | None, out: Any, inputs: list[Source]
+) -> dict[str, _Buffer]:
+    """Return the buffer of each gradient that is asked for."""
+    given = _given(out)
+    of = {s.name: s for s in (head.hidden, head.weight, head.bias) if s is not None}
+    taken: list[Source] = [*of.values(), *inputs]
+    buffers = {}
+    for name in GRADIENTS:
+        if name not in of or name not in wanted:
+            if given[name] is not None:
+                why = "need_grad leaves it out" if name in of else "there is none"
+                raise ValueError(f"out.{name} must be None, since {why}")
+            continue
+        shape, storage = of[name].shape, dtype or of[name].storage
+        if given[name] is None:
+            memory = empty(shape, storage)
+        else:
+            memory = output(f"out.{name}", given[name], shape, storage, taken, None)
+            taken.append(Source(f"out.{name}", memory, storage, "numpy", None))
+        buffers[name] = _Buffer(of[name], memory, storage, given[name])
+    return buffers
+
+
+def _given(out: Any) -> dict[str, Any]:
+    if out is None:
+        out = (None, None, None)
+    if not isinstance(out, tuple | list) or len(out) != len(GRADIENTS):
+        raise TypeError(
+            f"out must be LinearGradients or three arrays, or None for new memory, got "
+            f"{type(out).__name__}"
+        )
+    return dict(zip(GRADIENTS, out, strict=True))
+
+
+def _accumulators(module: Any, head: _Head, buffers: dict[str, _Buffer]) -> Any:
+    """Where gradients are computed: in their buffers if type and layout allow."""
     by_hidden = by_weight = by_bias = None
-    storage = dtype or head.hidden.storage
-    if "hidden" in wanted:
-        by_hidden = empty((math.prod(head.shape), head.weight.shape[1]), storage)
+    storage = head.hidden.storage
+    if "hidden" in buffers:
+        memory, storage = buffers["hidden"].memory, buffers["hidden"].storage
+        flat = (math.prod(head.shape), head.weight.shape[1])
+        by_hidden = memory.reshape(flat) if _is_plain(memory) else empty(flat, storage)
         by_hidden[:] = 0
-    if "weight" in wanted:
-        by_weight = empty(head.weight.shape, head.real)
-    if "bias" in wanted and head.bias is not None:
+    if "weight" in buffers:
+        memory = buffers["weight"].memory
+        as_it_is = _is_plain(memory) and memory.dtype.name == head.real
+        by_weight = memory if as_it_is else empty(head.weight.shape, head.real)
+    if "bias" in buffers:
         by_bias = np.zeros(head.classes)
     return module.Gradients(by_hidden, storage, by_weight, by_bias)
 
 
-def _finished(head: _Head, gradients: Any, dtype: str | None, limit: int) -> LinearGradients:
-    """Gradients in their types, as the kinds of arrays they are the gradients of."""
-
-    def rounded(values: np.ndarray | None, of: Source | None) -> Any:
-        if values is None or of is None:
-            return None
-        storage = dtype or of.storage
-        return give(_narrowed(values, storage, limit), of, storage)
-
-    by_hidden = None
-    if gradients.hidden is not None:
-        in_shape = gradients.hidden.reshape(head.hidden.shape)
-        by_hidden = give(in_shape, head.hidden, gradients.dtype)
-    by_weight = rounded(gradients.weight, head.weight)
-    return LinearGradients(by_hidden, by_weight, rounded(gradients.bias, head.bias))
+def _is_plain(x: np.ndarray) -> bool:
+    return x.flags.c_contiguous and x.flags.aligned
 
 
-def _narrowed(values: np.ndarray, storage: str, limit: int) -> np.ndarray:
-    """Return what was added up in a storage type, some rows at a time, within the limit."""
-    if values.dtype.name == storage:
-        return values
-    result = empty(values.shape, storage)
+def _finished(buffers: dict[str, _Buffer], gradients: Any, limit: int) -> LinearGradients:
+    """Return the gradients, in their buffers."""
+    for name, buffer in buffers.items():
+        values = getattr(gradients, name)
+        if not np.may_share_memory(values, buffer.memory):
+            _round(values, buffer, limit)
+    return LinearGradients(*(buffers[n].result if n in buffers else None for n in GRADIENTS))
+
+
+def _round(values: np.ndarray, buffer: _Buffer, limit: int) -> None:
+    """Write what was added up in the type of its buffer, some rows at a time, within the limit."""
+    memory = buffer.memory
+    if values.dtype == memory.dtype:
+        memory[...] = values.reshape(memory.shape)
+        return
     step = max(1, min(1 << 20, limit // 128) // max(1, values[:1].size))
     for lo in range(0, len(values), step):
-        result[lo : lo + step] = narrow(values[lo : lo + step], storage)
-    return result
+        memory[lo : lo + step] = narrow(values[lo : lo + step], buffer.storage)

@@ -28,13 +28,21 @@ from fastinfo.cpu import linear
 
 REDUCTIONS = ["none", "sum", "mean"]
 NAMES = ("hidden", "weight", "bias")
-# Blocks of rows and of classes, as constants of the code: PART and PIECES cut classes, ROWS rows.
+# Blocks of rows and of classes, as constants of the code: ROWS cuts rows, the others classes.
 CUTS: dict[str, dict[str, int]] = {
     "as it is": {},
     "three rows": {"ROWS": 3, "BLOCK": 1, "RUN": 2},
-    "seven classes": {"PART": 7, "PRODUCT": 1, "BLOCK": 1},
-    "both": {"ROWS": 2, "BLOCK": 1, "PART": 5, "PRODUCT": 1, "PIECES": 3},
-    "one by one": {"ROWS": 1, "BLOCK": 1, "PART": 1, "PRODUCT": 1, "PIECES": 2, "RUN": 1},
+    "seven classes": {"PART": 7, "ADDED": 4, "PRODUCT": 1, "BLOCK": 1},
+    "both": {"ROWS": 2, "BLOCK": 1, "PART": 5, "ADDED": 3, "PRODUCT": 1, "PIECES": 3},
+    "one by one": {
+        "ROWS": 1,
+        "BLOCK": 1,
+        "PART": 1,
+        "ADDED": 1,
+        "PRODUCT": 1,
+        "PIECES": 2,
+        "RUN": 1,
+    },
 }
 # The combinations of options that kernels are compiled for, few of them: a second or more each.
 WAYS = {
@@ -486,6 +494,70 @@ def test_need_grad(rng, names):
     wanted = [names] if isinstance(names, str) else names
     expected = tuple(g if n in wanted else None for n, g in zip(NAMES, whole, strict=True))
     assert_same_bits(actual, (loss, expected))
+
+
+@pytest.mark.parametrize("layout", ["as made", "fortran", "columns of a wider array"])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_out(rng, cut, dtype, layout):
+    """Buffers of any layout get the bits that new memory gets, and are what is returned."""
+    hidden, weight, bias, _ = head(rng, 7, 20, 5, dtype)
+    targets = np.array([3, -100, 0, 19, 7, 7, -100])
+    made: dict[str, Any] = {
+        "as made": lambda x: np.full(x.shape, np.nan, x.dtype),
+        "fortran": lambda x: np.full(x.shape, np.nan, x.dtype, order="F"),
+        "columns of a wider array": lambda x: np.full((*x.shape, 2), np.nan, x.dtype)[..., 0],
+    }
+    expected = call(hidden, weight, targets, bias=bias)[1]
+    out = [made[layout](x) for x in (hidden, weight, bias)]
+    found = call(hidden, weight, targets, bias=bias, out=out)[1]
+    for mine, theirs, buffer in zip(found, expected, out, strict=True):
+        assert mine is buffer
+        assert_same_bits(mine, theirs)
+    again = call(hidden, weight, targets, bias=bias, out=(None, out[1], None))[1]
+    assert again.weight is out[1] and again.hidden is not out[0]
+    assert_same_bits(again.weight, expected.weight)
+
+
+def test_out_of_torch(rng):
+    torch = pytest.importorskip("torch")
+    hidden, weight = (torch.from_numpy(x).bfloat16() for x in head(rng, 4, 9, 5)[:2])
+    out = (torch.empty(4, 5).bfloat16(), torch.empty(9, 5).bfloat16(), None)
+    targets = torch.tensor([1, 2, 3, 8])
+    expected = call(hidden, weight, targets)[1]
+    found = call(hidden, weight, targets, out=out)[1]
+    assert found.weight is out[1] and torch.equal(found.weight, expected.weight)
+    assert found.hidden is out[0] and torch.equal(found.hidden, expected.hidden)
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "text"),
+    [
+        (TypeError, {"out": 3}, "out must be LinearGradients or three arrays"),
+        (ValueError, {"out": (np.ones((1, 2)), None, None)}, "out.hidden must have shape (2, 2)"),
+        (ValueError, {"out": (None, np.ones((3, 2), np.float32), None)}, "dtype float64"),
+        (ValueError, {"out": (None, None, np.ones(3))}, "out.bias must be None, since there is"),
+        (
+            ValueError,
+            {"out": (np.ones((2, 2)), None, None), "need_grad": "weight"},
+            "out.hidden must be None, since need_grad leaves it out",
+        ),
+    ],
+)
+def test_errors_of_out(error, options, text):
+    hidden, weight = np.eye(2), np.ones((3, 2))
+    with pytest.raises(error, match=re.escape(text)):
+        call(hidden, weight, [0, 1], **options)
+
+
+def test_out_overlaps_nothing():
+    hidden, weight = np.eye(2), np.ones((2, 2))
+    with pytest.raises(ValueError, match=r"out\.hidden must not overlap the memory of hidden"):
+        call(hidden, weight, [0, 1], out=(hidden, None, None))
+    both = np.empty((2, 2))
+    with pytest.raises(ValueError, match=r"out\.weight must not overlap the memory of out\.hidden"):
+        call(hidden, weight, [0, 1], out=(both, both, None))
+    with pytest.raises(ValueError, match="out must be left out unless return_grad=True"):
+        linear_cross_entropy(hidden, weight, [0, 1], out=(None, None, None))
 
 
 @pytest.mark.usefixtures("threads")

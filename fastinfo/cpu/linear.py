@@ -21,7 +21,9 @@ from fastinfo.engine import run
 # Classes of one product, and its elements where rows are few: what is added to a gradient is then
 # still in cache. Rows beyond ROWS make a product no faster. BLAS's threads and ours are in each
 # other's way when one follows the other: fewer and larger blocks than fit a cache are faster.
-PART, PRODUCT = 8192, 1 << 18
+PART, PRODUCT = 16384, 1 << 18
+# Classes of a product that is added to a gradient: more are no faster, and take memory from logits.
+ADDED = 2048
 ROWS = 1024
 BLOCK = 1 << 24
 # States of pieces of a row that are kept before they are merged.
@@ -148,11 +150,15 @@ class Gradients:
 
 @dataclass(frozen=True)
 class Plan:
-    """How many rows and classes a block has at most, and how many classes a product."""
+    """How many rows and classes a block has at most, and how many classes a product.
+
+    One that is added to the gradient by weight has `added` classes, 0 if there is none.
+    """
 
     rows: int
     stretch: int
     part: int
+    added: int
 
 
 class TooLittle(Exception):
@@ -166,14 +172,18 @@ def plan(job: Job, count: int, gradients: Gradients | None) -> Plan:
     a_logit = job.item + soft
     # a hidden state and its derivative; what converts 16-bit ones takes three times as much beside
     a_row = a_class * (2 if job.hidden.in_place else 8) + 8 * row_kernels.STATE * (PIECES + 2)
-    copies = 2 * (not job.weight.in_place) + _adds(gradients)
+    copies = 2 * (not job.weight.in_place)
+    adds = int(_adds(gradients))
     least = a_row + a_logit * (job.classes if whole else 1)
     fixed = 0 if job.bias is None else job.bias.nbytes
     if gradients is not None and gradients.bias is not None:
         fixed += job.classes * (job.item + gradients.bias.itemsize)
     room = job.limit * 3 // 4 - fixed  # 41 of 256 MiB are BLAS's own copies, and what is small
-    if room < least + copies * a_class:
-        raise TooLittle(-(-(least + copies * a_class + fixed) * 4 // 3))
+    if room < least + (copies + adds) * a_class:
+        raise TooLittle(-(-(least + (copies + adds) * a_class + fixed) * 4 // 3))
+    spare = min(room // 8, room - least - copies * a_class)
+    added = adds * min(job.classes, ADDED, max(1, spare // max(1, a_class)))
+    room -= added * a_class
     few = min(max(count, 1), ROWS)
     part = min(job.classes, max(PART, PRODUCT // few))
     part = min(part, max(1, min(room // 8, room - least) // max(1, copies * a_class)))
@@ -183,7 +193,7 @@ def plan(job: Job, count: int, gradients: Gradients | None) -> Plan:
         stretch = min(stretch, max(part, BLOCK // few), (room - a_row) // a_logit)
     a_row += stretch * a_logit
     rows_at_most = min(max(ROWS, BLOCK // stretch), room // a_row)
-    return Plan(_even(count, rows_at_most), _even(job.classes, stretch), part)
+    return Plan(_even(count, rows_at_most), _even(job.classes, stretch), part, added)
 
 
 def _adds(gradients: Gradients | None) -> bool:
@@ -205,7 +215,7 @@ def _pieces(n: int, length: int) -> Iterator[tuple[int, int]]:
 class Block:
     """Some rows that have been read: which, their hidden states, and the last logits of them.
 
-    `room` is for a part of the gradient by weight, which has `part` classes.
+    `room` is for what is added to a part of the gradient by weight.
     """
 
     first: bool
@@ -254,8 +264,7 @@ def _read(job: Job, kept: np.ndarray, gradients: Gradients | None) -> Iterator[B
     """Read rows block after block."""
     cut = plan(job, kept.size, gradients)
     memory = np.empty(cut.rows * cut.stretch, job.real)
-    several = _adds(gradients) and cut.rows < kept.size
-    room = np.empty((cut.part if several else 0, job.features), job.real)
+    room = np.empty((cut.added if cut.rows < kept.size else 0, job.features), job.real)
     for lo, hi in _pieces(kept.size, cut.rows):
         index, pieces = _as_slice(kept[lo:hi]), []
         hidden = job.hidden.take(index)
@@ -300,7 +309,7 @@ def _add(job: Job, block: Block, gradients: Gradients) -> None:
     if gradients.weight is not None:
         if block.first:
             np.matmul(g.T, hidden, out=gradients.weight)
-        for lo, hi in () if block.first else _pieces(job.classes, block.part):
+        for lo, hi in () if block.first else _pieces(job.classes, len(block.room)):
             added = np.matmul(g[:, lo:hi].T, hidden, out=block.room[: hi - lo])
             _add_up(gradients.weight[lo:hi], added)
     if gradients.bias is not None:
