@@ -7,7 +7,7 @@ Tests, laws, benchmarks and tables run over these rows. To add a measure: its te
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, log, sqrt
 from types import MappingProxyType
 
@@ -15,17 +15,38 @@ from fastinfo import formulas
 
 
 @dataclass(frozen=True)
+class Sum:
+    """What the bins of two rows add up to, and what that says, in nats.
+
+    With `largest` the largest term counts instead of their sum. `overflows` tells that a sum of
+    powers may be infinite where the result is not, see `formulas.lowered_power_term`.
+    """
+
+    term: Callable
+    says: Callable = formulas.itself
+    largest: bool = False
+    overflows: bool = False
+
+
+@dataclass(frozen=True)
 class Product:
     """Road of a measure Σ row(p) + Σ column(q) - factor Σ f(p) g(q), a matrix product.
 
-    f and g are measured from their means over the rows, which row and column know as well.
+    f and g are measured from their values at the mean over the rows, which row and column know as
+    well: of each side's own rows, or of all with `shared`; or, with `plain`, from 0. With `turned`
+    Σ g(p) f(q) comes as well, in the same product. `margin` is how much of a sum counts.
     """
 
     f: Callable
     g: Callable
-    row: Callable
-    column: Callable
+    row: Callable = formulas.no_row
+    column: Callable = formulas.no_row
     factor: float = 1.0
+    says: Callable = formulas.itself
+    margin: Callable = formulas.whole_margin
+    shared: bool = False
+    plain: bool = False
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,20 +91,22 @@ class Measure:
     metric: bool = False
     upper_bound: float = inf
     has_base: bool = True
-    term: Callable = field(default=formulas.kl_bin, repr=False)
-    plain_term: Callable | None = field(default=None, repr=False)
+    total: Sum = field(default=Sum(formulas.kl_bin), repr=False)
+    plain_total: Sum | None = field(default=None, repr=False)
     finish: Callable = field(default=formulas.same, repr=False)
-    product: Product | None = field(default=None, repr=False)
+    products: tuple[Product, ...] = field(default=(), repr=False)
     tiles: tuple[Tile, ...] = field(default=(), repr=False)
+    # What is infinite: a bin of p over none of q, or of either over none of the other.
+    infinite: str = field(default="", repr=False)
+    form: Callable[[Measure, float], Measure] | None = field(default=None, repr=False)
 
-    @property
-    def needs_support(self) -> bool:
-        """Whether p > 0 over q = 0 makes it infinite."""
-        return self.product is not None and self.product.g is formulas.log_of
+    def total_for(self, normalize: bool) -> Sum:
+        """Return what bins add up to; rows that are not normalised can need another formula."""
+        return self.total if normalize or self.plain_total is None else self.plain_total
 
-    def term_for(self, normalize: bool) -> Callable:
-        """Return what a bin adds; rows that are not normalised can need another formula."""
-        return self.term if normalize or self.plain_term is None else self.plain_term
+    def at(self, parameter: float) -> Measure:
+        """Return the row for one value of the parameter."""
+        return self if self.form is None else self.form(self, parameter)
 
 
 _JS_TILES = (
@@ -98,44 +121,107 @@ _KL_PRODUCT = Product(
 _CROSS_ENTROPY_PRODUCT = Product(
     formulas.same_of, formulas.log_of, formulas.cross_entropy_row, formulas.cross_entropy_column
 )
+_JEFFREYS_PRODUCT = Product(
+    formulas.share_of,
+    formulas.weighted_log_of,
+    formulas.jeffreys_row,
+    formulas.jeffreys_row,
+    shared=True,
+    turned=True,
+)
 _HELLINGER_PRODUCT = Product(
-    formulas.root_of, formulas.root_of, formulas.hellinger_row, formulas.hellinger_row, 2.0
+    formulas.root_of,
+    formulas.root_of,
+    formulas.hellinger_row,
+    formulas.hellinger_row,
+    2.0,
+    shared=True,
 )
 
+
+def _power_products(says: Callable, says_of_excess: Callable) -> tuple[Product, ...]:
+    """Roads of measures of Σ p^α q^(1 - α): of rows far apart, and of rows near each other."""
+    f, g = formulas.power_of, formulas.other_power_of
+    far = Product(f, g, factor=-1.0, says=says, margin=formulas.log_margin, shared=True, plain=True)
+    near = Product(
+        f, g, formulas.power_row, formulas.power_column, -1.0, says_of_excess,
+        formulas.log1p_margin, shared=True,
+    )  # fmt: skip
+    return far, near
+
+
+def _js_form(row: Measure, weight: float) -> Measure:
+    return row if weight == 0.5 else replace(row, symmetric=False)
+
+
+def _renyi_form(row: Measure, alpha: float) -> Measure:
+    """Rényi's divergence is another sum at 0, 1 and infinity, and symmetric at ½."""
+    if alpha == 1.0:
+        kl = MEASURES["kl_divergence"]
+        return replace(kl, name=row.name)
+    if alpha == inf:
+        total = Sum(formulas.log_ratio_term, largest=True)
+        return replace(row, total=total, plain_total=total, products=(), infinite="first")
+    if alpha == 0.0:
+        plain = Sum(formulas.outside_term, formulas.renyi_of_powers)
+        return replace(row, plain_total=plain, products=())
+    if abs(alpha - 1.0) < 0.05:
+        row = replace(row, products=())
+    if alpha < 1.0:
+        return replace(row, symmetric=alpha == 0.5)
+    total, plain = (
+        Sum(formulas.renyi_term, formulas.renyi_of_excess, overflows=True),
+        Sum(formulas.power_term, formulas.renyi_of_powers, overflows=True),
+    )
+    return replace(row, total=total, plain_total=plain, infinite="first")
+
+
 _ROWS = (
-    Measure("cross_entropy", term=formulas.cross_entropy_term, product=_CROSS_ENTROPY_PRODUCT),
+    Measure(
+        "cross_entropy",
+        total=Sum(formulas.cross_entropy_term),
+        products=(_CROSS_ENTROPY_PRODUCT,),
+        infinite="first",
+    ),
     Measure(
         "kl_divergence",
-        term=formulas.kl_bin,
-        plain_term=formulas.relative_entropy_term,
-        product=_KL_PRODUCT,
+        total=Sum(formulas.kl_bin),
+        plain_total=Sum(formulas.relative_entropy_term),
+        products=(_KL_PRODUCT,),
+        infinite="first",
     ),
     Measure(
         "js_divergence",
         ("weights",),
         symmetric=True,
         upper_bound=log(2.0),
-        term=formulas.js_term,
+        total=Sum(formulas.js_term),
         tiles=_JS_TILES,
+        form=_js_form,
     ),
     Measure(
         "js_distance",
         symmetric=True,
         metric=True,
         upper_bound=sqrt(log(2.0)),
-        term=formulas.js_term,
+        total=Sum(formulas.js_term),
         finish=formulas.root,
         tiles=_JS_TILES,
     ),
     Measure(
-        "total_variation",
+        "jeffreys_divergence",
         symmetric=True,
-        metric=True,
-        upper_bound=1.0,
-        has_base=False,
-        term=formulas.total_variation_term,
-        finish=formulas.half,
-        tiles=(Tile(formulas.difference, formulas.absolute_difference, formulas.nothing, 1.0),),
+        total=Sum(formulas.jeffreys_term),
+        products=(_JEFFREYS_PRODUCT,),
+        infinite="both",
+    ),
+    Measure(
+        "renyi_divergence",
+        ("alpha",),
+        total=Sum(formulas.renyi_term, formulas.renyi_of_excess),
+        plain_total=Sum(formulas.power_term, formulas.renyi_of_powers),
+        products=_power_products(formulas.renyi_of_powers, formulas.renyi_of_excess),
+        form=_renyi_form,
     ),
     Measure(
         "hellinger_distance",
@@ -143,9 +229,28 @@ _ROWS = (
         metric=True,
         upper_bound=1.0,
         has_base=False,
-        term=formulas.hellinger_term,
+        total=Sum(formulas.hellinger_term),
         finish=formulas.root_of_half,
-        product=_HELLINGER_PRODUCT,
+        products=(_HELLINGER_PRODUCT,),
+    ),
+    Measure(
+        "bhattacharyya_distance",
+        symmetric=True,
+        total=Sum(formulas.renyi_term, formulas.bhattacharyya_of_excess),
+        plain_total=Sum(formulas.power_term, formulas.bhattacharyya_of_powers),
+        products=_power_products(
+            formulas.bhattacharyya_of_powers, formulas.bhattacharyya_of_excess
+        ),
+    ),
+    Measure(
+        "total_variation",
+        symmetric=True,
+        metric=True,
+        upper_bound=1.0,
+        has_base=False,
+        total=Sum(formulas.total_variation_term),
+        finish=formulas.half,
+        tiles=(Tile(formulas.difference, formulas.absolute_difference, formulas.nothing, 1.0),),
     ),
 )
 
@@ -164,7 +269,7 @@ def measures() -> tuple[Measure, ...]:
     --------
     >>> import fastinfo
     >>> [m.name for m in fastinfo.measures() if m.metric]
-    ['js_distance', 'total_variation', 'hellinger_distance']
+    ['js_distance', 'hellinger_distance', 'total_variation']
     """
     return tuple(MEASURES.values())
 

@@ -168,6 +168,13 @@ def no_negative(source: Source, lowest: np.ndarray) -> None:
         refuse(source.name, "at least 0", values, values < 0, ValueError, "position")
 
 
+def order_of(alpha: Any) -> float:
+    """Return the order of a Rényi divergence, which may be infinite."""
+    if isinstance(alpha, float) and alpha == math.inf:
+        return alpha
+    return number("alpha", alpha, 0.0, rule="at least 0")
+
+
 def share_of_first(weights: Any) -> float:
     """Return w1 / (w1 + w2) of a pair of positive weights."""
     try:

@@ -15,6 +15,10 @@ ELSEWHERE = MappingProxyType(
         "rel_entr": "kl_divergence",
         "entropy": "cross_entropy",
         "hellinger": "hellinger_distance",
+        "jeffreys": "jeffreys_divergence",
+        "symmetric_kl": "jeffreys_divergence",
+        "renyi": "renyi_divergence",
+        "bhattacharyya": "bhattacharyya_distance",
         "tv": "total_variation",
         "tvd": "total_variation",
     }

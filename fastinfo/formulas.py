@@ -271,45 +271,206 @@ def hellinger_term(p, q, d, weight):
     return root * root
 
 
+def jeffreys_term(p, q, d, parameter):
+    """(p - q) log(p / q), never negative."""
+    if p == 0.0 or q == 0.0:
+        return 0.0 if p == q else (p + q) * inf
+    n, s = log_ratio(p, q)
+    if n == 0.0:
+        s = d / (p + q)
+    return d * (n * LN2 + 2.0 * s + 2.0 * s * s * s * atanh_tail(s * s))
+
+
+def expm1_excess(x):
+    """(exp(x) - 1) / x - 1, by its series near 0."""
+    if abs(x) > 0.3:
+        return (exp(x) - 1.0) / x - 1.0
+    total = 1.0
+    for n in range(12, 2, -1):
+        total = 1.0 + total * x / n
+    return 0.5 * x * total
+
+
+def renyi_term(p, q, d, alpha):
+    """p^α q^(1 - α) - α p - (1 - α) q: of the sign of α - 1, and 0 only where p = q.
+
+    With ε = α - 1 and L = log(p / q) it is ε times (p L - p + q) + p L ((exp(ε L) - 1) / (ε L) - 1),
+    which cancel by no more than a factor 2 from α = ½ on; below, p and q change places.
+    """
+    if alpha == 0.0:
+        return 0.0 * p - q if p == 0.0 else 0.0 * q
+    if alpha < 0.5:
+        p, q, d, alpha = q, p, -d, 1.0 - alpha
+    excess = alpha - 1.0
+    if p == 0.0:
+        return excess * q
+    if q == 0.0:
+        return p * inf if excess > 0.0 else -alpha * p
+    n, s = log_ratio(p, q)
+    if n == 0.0:
+        s = d / (p + q)
+        tail = atanh_tail(s * s)
+        log_of_ratio = 2.0 * s + 2.0 * s * s * s * tail
+        growth = p * log_of_ratio * expm1_excess(excess * log_of_ratio)
+        return excess * (d * s * (1.0 + s * (1.0 + s) * tail) + growth)
+    x = excess * (n * LN2 + 2.0 * s + 2.0 * s * s * s * atanh_tail(s * s))
+    return p * x * (1.0 + expm1_excess(x)) - excess * d
+
+
+def power_term(p, q, d, alpha):
+    """p^α q^(1 - α), as it stands, for rows that are not normalised; 0 where p = 0."""
+    if p == 0.0:
+        return 0.0 * q
+    if q == 0.0:
+        return p * inf if alpha > 1.0 else 0.0 * p
+    n, s = log_ratio(p, q)
+    x = (alpha - 1.0) * (n * LN2 + 2.0 * s + 2.0 * s * s * s * atanh_tail(s * s))
+    return p * exp(x)
+
+
+def outside_term(p, q, d, parameter):
+    """Q where p > 0: what α = 0 leaves of a product of powers."""
+    return q if p > 0.0 else 0.0 * (p + q)
+
+
+def log_ratio_term(p, q, d, parameter):
+    """log(p / q), -inf where p = 0: the largest is the divergence of α = ∞."""
+    if p == 0.0:
+        return -inf + 0.0 * q
+    if q == 0.0:
+        return p * inf
+    n, s = log_ratio(p, q)
+    if n == 0.0:
+        s = d / (p + q)
+    return n * LN2 + 2.0 * s + 2.0 * s * s * s * atanh_tail(s * s)
+
+
+def lowered_power_term(p, q, d, given):
+    """P exp((α - 1) (log(p / q) - top)), which overflows for no α; `given` is α and top."""
+    alpha, top = given
+    if p == 0.0:
+        return 0.0 * q
+    return p * exp((alpha - 1.0) * (log_ratio_term(p, q, d, alpha) - top))
+
+
 # --- roads over all pairs ------------------------------------------------------------------------
 # Near-equal rows differ by little, and what does not differ cancels. Measured from the mean over
 # all rows (c, or r for distributions) rounding errors shrink with the spread of the rows.
 
 
-def same_of(p):
+def same_of(p, r, parameter):
     """P."""
     return p
 
 
-def log_of(p):
+def log_of(p, r, parameter):
     """Log p; the kernels leave out bins where it is -inf."""
     return log(p)
 
 
-def root_of(p):
+def root_of(p, r, parameter):
     """√p."""
     return sqrt(p)
 
 
-def kl_row(p, f_mean, g_mean):
+def share_of(p, r, parameter):
+    """p / √r, of a length like that of what it is multiplied by."""
+    return where(r == 0.0, 0.0, p / sqrt(r))
+
+
+def weighted_log_of(p, r, parameter):
+    """√r log p."""
+    return where(r == 0.0, 0.0, sqrt(r) * log(p))
+
+
+def power_of(p, r, alpha):
+    """√r (p / r)^α."""
+    return where(p == 0.0, 0.0, sqrt(r) * power(p / r, alpha))
+
+
+def other_power_of(p, r, alpha):
+    """√r (p / r)^(1 - α)."""
+    return where(p == 0.0, 0.0, sqrt(r) * power(p / r, 1.0 - alpha))
+
+
+def power(x, exponent):
+    """x to a power."""
+    return x**exponent
+
+
+def no_row(p, f_mean, g_mean, parameter):
+    """Nothing."""
+    return 0.0 * p
+
+
+def kl_row(p, f_mean, g_mean, parameter):
     """P log p - p mean(log q)."""
     return where(p == 0.0, 0.0, p * (log(p) - g_mean))
 
 
-def cross_entropy_row(p, f_mean, g_mean):
+def cross_entropy_row(p, f_mean, g_mean, parameter):
     """-p mean(log q)."""
     return -p * g_mean
 
 
-def cross_entropy_column(q, f_mean, g_mean):
+def cross_entropy_column(q, f_mean, g_mean, parameter):
     """-mean(p) (log q - mean(log q)); the support test sees to q = 0."""
     return where(q == 0.0, 0.0, -f_mean * (log(q) - g_mean))
 
 
-def hellinger_row(p, f_mean, g_mean):
+def hellinger_row(p, f_mean, g_mean, parameter):
     """(√p - mean)²; Σ (√p - √q)² is these of p and q less twice Σ (√p - mean) (√q - mean)."""
     d = sqrt(p) - f_mean
     return d * d
+
+
+def jeffreys_row(p, f_mean, g_mean, parameter):
+    """(p - r) (log p - log r), as f_mean² = r and g_mean / f_mean = log r.
+
+    Σ (p - q) (log p - log q) is these of p and q less Σ (p - r) log(q / r) and the same turned.
+    """
+    known = f_mean > 0.0
+    log_r = g_mean / where(known, f_mean, 1.0)
+    return where((p > 0.0) & known, (p - f_mean * f_mean) * (log(p) - log_r), 0.0)
+
+
+def power_row(p, f_mean, g_mean, alpha):
+    """(p^α - r^α) r^(1 - α) - α (p - r), as f_mean² = r.
+
+    p^α q^(1 - α) - α p - (1 - α) q is this of p, that of q, and the product of both differences.
+    """
+    r = f_mean * f_mean
+    known = where(r == 0.0, 1.0, r)
+    grown = where(p == 0.0, 0.0, power(p / known, alpha))
+    return where(r == 0.0, 0.0, r * (grown - 1.0) - alpha * (p - r))
+
+
+def power_column(q, f_mean, g_mean, alpha):
+    """(q^(1 - α) - r^(1 - α)) r^α - (1 - α) (q - r); 0 where a power of 0 would be infinite."""
+    r = f_mean * f_mean
+    known = where(r == 0.0, 1.0, r)
+    grown = where(q == 0.0, 0.0, power(q / known, 1.0 - alpha))
+    value = r * (grown - 1.0) - (1.0 - alpha) * (q - r)
+    return where(r == 0.0, 0.0, where((q == 0.0) & (1.0 - alpha < 0.0), 0.0, value))
+
+
+# A pair is computed again where less than its sum's error times a constant: the part of a sum that
+# is no more, times its relative accuracy, than the error it may have.
+
+
+def whole_margin(v):
+    """|v|: errors of the result are those of the sum."""
+    return abs(v)
+
+
+def log1p_margin(v):
+    """At most (1 + v) |log(1 + v)|: of log(1 + v) as a result."""
+    return abs(v) * where(v < 0.0, 1.0 + v, 1.0)
+
+
+def log_margin(v):
+    """At most |log v|, of which the relative error of v is the error."""
+    return where(v > 1.0, 1.0 - 1.0 / v, 1.0 - v)
 
 
 def log_in_units(x):
@@ -375,6 +536,47 @@ def absolute_difference(a, b, r):
 def nothing(a, r, weight):
     """0."""
     return 0.0
+
+
+# --- what a sum says, in nats ---------------------------------------------------------------------
+
+
+def itself(x, parameter):
+    """The sum itself."""
+    return x
+
+
+def log1p_of(v):
+    """log(1 + v), by what u = 1 + v as rounded has kept of v: log(u) v / (u - 1) (Kahan)."""
+    u = 1.0 + v
+    known = (u != 1.0) & (u < inf)
+    kept = where(known, u - 1.0, 1.0)
+    return where(u == 1.0, v, where(u < inf, log(u) * (v / kept), u))
+
+
+def renyi_of_excess(v, alpha):
+    """log(1 + v) / (α - 1) of v = Σ p^α q^(1 - α) - 1; a sum below -1 is rounding."""
+    return log1p_of(where(v < -1.0, -1.0, v)) / (alpha - 1.0) + 0.0
+
+
+def renyi_of_powers(total, alpha):
+    """log(Σ p^α q^(1 - α)) / (α - 1)."""
+    return log(total) / (alpha - 1.0) + 0.0
+
+
+def renyi_of_lowered_powers(total, alpha, top):
+    """The same of powers that were lowered by the largest ratio."""
+    return top + log(total) / (alpha - 1.0)
+
+
+def bhattacharyya_of_excess(v, parameter):
+    """-log(1 + v) of v = Σ √(p q) - 1."""
+    return 0.0 - log1p_of(where(v < -1.0, -1.0, v))
+
+
+def bhattacharyya_of_powers(total, parameter):
+    """-log Σ √(p q)."""
+    return 0.0 - log(total)
 
 
 # --- finishes ------------------------------------------------------------------------------------

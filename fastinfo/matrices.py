@@ -85,7 +85,7 @@ def pairwise(
     """
     row = MEASURES[checks.one_of("measure", measure, MEASURES, ELSEWHERE)]
     parameter = _parameter(row, parameters)
-    unit = _unit(row, base)
+    row, unit = row.at(parameter), _unit(row, base)
     sources = [read("x", x)] if y is None else [read("x", x), read("y", y)]
     same_device(*sources)
     module = home("pairs", sources[0].device)
@@ -115,7 +115,13 @@ def _parameter(row: Measure, given: dict[str, Any]) -> float:
         if name not in row.parameters:
             known = ", ".join(row.parameters) or "none"
             raise TypeError(f"{row.name} has no parameter {name!r}; its parameters are: {known}")
-    return checks.share_of_first(given["weights"]) if "weights" in given else 0.5
+    if "weights" in given:
+        return checks.share_of_first(given["weights"])
+    if "alpha" in given:
+        return checks.order_of(given["alpha"])
+    if "alpha" in row.parameters:
+        raise TypeError(f"{row.name} needs the parameter 'alpha'")
+    return 0.5
 
 
 def _unit(row: Measure, base: float | None) -> float:

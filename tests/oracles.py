@@ -476,6 +476,62 @@ def hellinger_distance(p, q, d):
     return np.sqrt((difference**2).sum(-1) / 2)
 
 
+def signed_log_ratio(p: Wide, q: Wide, d: Wide) -> Wide:
+    """log(p/q) by log1p near 0, 0 where both are 0."""
+    near = abs(d) < p / 4
+    ratio = np.where(p == q, 1, p / q)
+    return np.where(near, -np.log1p(np.where(near, -d / p, 0)), np.log(ratio))
+
+
+@measure
+def jeffreys_divergence(p, q, d):
+    """Σ(p - q)·log(p/q)."""
+    terms = np.where((p == q) & (d == 0), 0 * p, d * signed_log_ratio(p, q, d))
+    return np.where((p == 0) & (q == 0), 0, terms).sum(-1)
+
+
+def powers(p: Wide, q: Wide, d: Wide, alpha: float) -> Wide:
+    """p^α·q^(1 - α) - α·p - (1 - α)·q, near p = q by its series in u = d/q."""
+    a = np.longdouble(alpha)
+    u = np.where(q == 0, 0, d / q)
+    product, near = np.longdouble(1), 0 * p
+    for n in range(2, 14):
+        product = (a if n == 2 else product) * ((a - 1) / 2 if n == 2 else (a - n + 1) / n)
+        near = near + product * u**n
+    whole = np.where(p == 0, 0, p**a * np.where(q == 0, np.inf if a > 1 else 0, q ** (1 - a)))
+    far = whole - a * p - (1 - a) * q + 0 * p * q
+    small = abs(u) * max(1.0, float(a)) < 1e-2
+    return np.where(small & (q > 0), q * near, far)
+
+
+@quiet
+def renyi_divergence(p, q, *, alpha, normalize=True, base=None):
+    """log(Σ p^α·q^(1-α))/(α - 1), KL at 1, its limits at 0 and infinity."""
+    if alpha == 1:
+        return kl_divergence(p, q, normalize=normalize, base=base)
+    (p, p_lost), (q, q_lost) = distribution(p, normalize), distribution(q, normalize)
+    d = (p - q) + (p_lost - q_lost)
+    if np.isinf(alpha):
+        value = np.where(p == 0, -np.inf + 0 * q, signed_log_ratio(p, q, d)).max(-1)
+    elif alpha == 0:
+        value = np.where(p > 0, q, 0 * p).sum(-1)
+        outside = np.where(p == 0, q, 0 * p).sum(-1)
+        value = -np.log1p(-outside) if normalize else -np.log(value)
+    elif normalize:
+        value = np.log1p(powers(p, q, d, alpha).sum(-1)) / (np.longdouble(alpha) - 1)
+    else:
+        a = np.longdouble(alpha)
+        whole = np.where(p == 0, 0 * q, p**a * np.where(q == 0, np.inf if a > 1 else 0, q ** (1 - a)))
+        value = np.log(whole.sum(-1)) / (a - 1)
+    return value / unit(base)
+
+
+@quiet
+def bhattacharyya_distance(p, q, *, normalize=True, base=None):
+    """-log Σ√(p·q): half of Rényi's of order ½."""
+    return renyi_divergence(p, q, alpha=0.5, normalize=normalize, base=base) / 2
+
+
 MEASURES = {
     f.__name__: f
     for f in (
@@ -483,8 +539,11 @@ MEASURES = {
         kl_divergence,
         js_divergence,
         js_distance,
+        jeffreys_divergence,
+        renyi_divergence,
         total_variation,
         hellinger_distance,
+        bhattacharyya_distance,
     )
 }
 

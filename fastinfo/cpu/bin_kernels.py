@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 
+from fastinfo import formulas
 from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import part
 from fastinfo.cpu.simd import exact_sum_of, fused, highest_of, maximum, sum_of, two_sum
@@ -38,8 +39,8 @@ def sum_of_differences(a, b, c, d):
 
 
 @cache
-def bin_sum(term, storage_p, storage_q):
-    """Σ term over two rows divided by their totals, which have a rest each.
+def bin_sum(term, storage_p, storage_q, largest=False):
+    """Σ term over two rows divided by their totals, which have a rest each; or the largest term.
 
     In float64 differences are taken with the digits that the shares lost: a total variation of
     1e-8 is asked for to 12 digits.
@@ -47,19 +48,69 @@ def bin_sum(term, storage_p, storage_q):
     load_p, load_q = vmath.STORAGE[storage_p][1], vmath.STORAGE[storage_q][1]
     compiled = formula(term, vmath.double)
     in_double = "float64" in (storage_p, storage_q)
+    together = together_of(largest)
+    start = -np.inf if largest else 0.0
 
     @helper(SUM)
     def add(p, q, p_total, p_rest, q_total, q_rest, parameter):
-        total, p_inverse, q_inverse = 0.0, reciprocal(p_total), reciprocal(q_total)
+        total, p_inverse, q_inverse = start, reciprocal(p_total), reciprocal(q_total)
         for k in range(p.size):
             x, y = np.float64(load_p(p[k])), np.float64(load_q(q[k]))
             a, b = share(x, p_total), share(y, q_total)
             a_lost = lost(x, a, p_total, p_rest, p_inverse) if in_double else 0.0
             b_lost = lost(y, b, q_total, q_rest, q_inverse) if in_double else 0.0
-            total += compiled(a, b, sum_of_differences(a, b, a_lost, b_lost), parameter)
+            v = compiled(a, b, sum_of_differences(a, b, a_lost, b_lost), parameter)
+            total = together(total, v)
         return total
 
     return add
+
+
+@cache
+def together_of(largest):
+    """Add two numbers, or return the larger, NaN if either is."""
+
+    @helper(SUM)
+    def add(total, v):
+        return total + v
+
+    @helper(EXACT)
+    def larger(total, v):
+        return v if total == total and not v <= total else total
+
+    return larger if largest else add
+
+
+@cache
+def bin_value(total, storage_p, storage_q):
+    """What a `catalogue.Sum` says of two rows."""
+    add, says = (
+        bin_sum(total.term, storage_p, storage_q, total.largest),
+        formula(total.says, vmath.double),
+    )
+    if not total.overflows:
+
+        @helper(EXACT)
+        def value(p, q, p_total, p_rest, q_total, q_rest, parameter):
+            return says(add(p, q, p_total, p_rest, q_total, q_rest, parameter), parameter)
+
+        return value
+    top_of = bin_sum(formulas.log_ratio_term, storage_p, storage_q, True)
+    add_lowered = bin_sum(formulas.lowered_power_term, storage_p, storage_q)
+    says_lowered = formula(formulas.renyi_of_lowered_powers, vmath.double)
+
+    @helper(EXACT)
+    def value_in_range(p, q, p_total, p_rest, q_total, q_rest, parameter):
+        value = says(add(p, q, p_total, p_rest, q_total, q_rest, parameter), parameter)
+        if value == np.inf:
+            top = top_of(p, q, p_total, p_rest, q_total, q_rest, parameter)
+            if top < np.inf:
+                given = (parameter, top)
+                lowered = add_lowered(p, q, p_total, p_rest, q_total, q_rest, given)
+                value = says_lowered(lowered, parameter, top)
+        return value
+
+    return value_in_range
 
 
 @cache
@@ -93,30 +144,44 @@ def totals(storage):
 
 
 @cache
-def sums(term, storage_p, storage_q):
-    """Kernel: add up a term over the bins of pairs of rows."""
-    add = bin_sum(term, storage_p, storage_q)
+def sums(term, storage_p, storage_q, largest=False, lowered=False):
+    """Kernel: add up a term over the bins of pairs of rows, or find its largest.
 
-    @kernel(term.__name__, storage_p, storage_q)
-    def add_rows(p, p_starts, p_total, p_rest, q, q_starts, q_total, q_rest, width, parameter, out):
+    With `lowered` the term is given the number in `tops` as well.
+    """
+    add, together = bin_sum(term, storage_p, storage_q, largest), together_of(largest)
+
+    def with_top(parameter, tops, i):
+        return parameter, tops[i]
+
+    def alone(parameter, tops, i):
+        return parameter
+
+    given = helper(EXACT)(with_top if lowered else alone)
+
+    @kernel(term.__name__, storage_p, storage_q, largest)
+    def add_rows(
+        p, p_starts, p_total, p_rest, q, q_starts, q_total, q_rest, width, parameter, tops, out
+    ):
         for i in range(p_starts.size):
-            out[i] += add(
+            v = add(
                 part(p, p_starts[i], p_starts[i] + width),
                 part(q, q_starts[i], q_starts[i] + width),
-                p_total[i], p_rest[i], q_total[i], q_rest[i], parameter,
+                p_total[i], p_rest[i], q_total[i], q_rest[i], given(parameter, tops, i),
             )  # fmt: skip
+            out[i] = together(out[i], v)
 
     return add_rows
 
 
 @cache
-def finishes(finish):
-    """Kernel: finish sums in place, divided by `unit` before."""
-    compiled = formula(finish)
+def finishes(says, finish):
+    """Kernel: finish sums in place, divided by `unit` between what they say and that."""
+    read, compiled = formula(says, vmath.double), formula(finish)
 
-    @kernel(finish.__name__)
-    def finish_rows(values, unit):
+    @kernel(says.__name__, finish.__name__)
+    def finish_rows(values, unit, parameter):
         for i in range(values.size):
-            values[i] = compiled(values[i] / unit)
+            values[i] = compiled(read(values[i], parameter) / unit)
 
     return finish_rows

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastinfo import formulas
 from fastinfo.arrays import Rows
+from fastinfo.catalogue import Sum
 from fastinfo.cpu import bin_kernels as kernels
 from fastinfo.cpu.tiles import stretch
 from fastinfo.engine import run
@@ -49,25 +51,52 @@ def totals(rows: Rows) -> tuple[Divisors, np.ndarray]:
     return Divisors(total, rest), lowest
 
 
-def sums(
-    term: Callable, p: Rows, p_by: Divisors, q: Rows, q_by: Divisors, parameter: float
-) -> np.ndarray:
-    """Return Σ term of each pair of rows divided by their divisors."""
-    result = np.zeros(p.count)
-    add_rows = kernels.sums(term, p.storage, q.storage)
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of rows, and what they are divided by."""
 
-    def add(lo: int, hi: int, begin: int, end: int) -> None:
-        x, x_starts = stretch(p, lo, hi, begin, end)
-        y, y_starts = stretch(q, lo, hi, begin, end)
-        add_rows(
-            x, x_starts, p_by.rounded[lo:hi], p_by.rest[lo:hi], y, y_starts, q_by.rounded[lo:hi],
-            q_by.rest[lo:hi], end - begin, parameter, result[lo:hi],
-        )  # fmt: skip
+    p: Rows
+    p_by: Divisors
+    q: Rows
+    q_by: Divisors
 
-    _over_rows(p, add)
+    def sums(
+        self,
+        term: Callable,
+        parameter: float,
+        largest: bool = False,
+        tops: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return Σ term of each pair, or its largest term; the term may need what is in `tops`."""
+        p, q, p_by, q_by = self.p, self.q, self.p_by, self.q_by
+        result = np.full(p.count, -np.inf if largest else 0.0)
+        add_rows = kernels.sums(term, p.storage, q.storage, largest, tops is not None)
+        tops = np.zeros(p.count) if tops is None else tops
+
+        def add(lo: int, hi: int, begin: int, end: int) -> None:
+            x, x_starts = stretch(p, lo, hi, begin, end)
+            y, y_starts = stretch(q, lo, hi, begin, end)
+            add_rows(
+                x, x_starts, p_by.rounded[lo:hi], p_by.rest[lo:hi], y, y_starts,
+                q_by.rounded[lo:hi], q_by.rest[lo:hi], end - begin, parameter, tops[lo:hi],
+                result[lo:hi],
+            )  # fmt: skip
+
+        _over_rows(p, add)
+        return result
+
+
+def values(total: Sum, finish: Callable, pairs: Pairs, parameter: float, unit: float) -> np.ndarray:
+    """Return the measure of each pair."""
+    result = pairs.sums(total.term, parameter, total.largest)
+    beyond = np.isinf(result) if total.overflows else np.zeros(0, np.bool_)
+    kernels.finishes(total.says, finish)(result, unit, parameter)
+    if beyond.any():
+        tops = pairs.sums(formulas.log_ratio_term, parameter, largest=True)
+        beyond &= tops < np.inf
+        lowered = pairs.sums(
+            formulas.lowered_power_term, parameter, tops=np.where(beyond, tops, 0.0)
+        )
+        for i in np.flatnonzero(beyond):
+            result[i] = formulas.renyi_of_lowered_powers(lowered[i], parameter, tops[i]) / unit
     return result
-
-
-def finish(formula: Callable, values: np.ndarray, unit: float) -> None:
-    """Finish sums in place, divided by `unit` before."""
-    kernels.finishes(formula)(values, unit)

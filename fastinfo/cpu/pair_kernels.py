@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from fastinfo.cpu import vmath
-from fastinfo.cpu.bin_kernels import bin_sum, share
+from fastinfo.cpu.bin_kernels import bin_value, share
 from fastinfo.cpu.memory import part, row_of, store
 from fastinfo.cpu.simd import (
     absolute,
@@ -27,6 +27,8 @@ from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 BLOCK = 1024
 # Columns of pairs done for the same few rows: their bins stay in the second-level cache.
 COLUMNS = 64
+# Factors whose range depends on a parameter: what they overflow or underflow is computed again.
+POWERS = ("power_of", "other_power_of")
 # Columns of a product finished at a time: what is known of them stays in the first-level cache.
 FINISHED = 512
 
@@ -65,9 +67,9 @@ def references(function):
     compiled = formula(function, vmath.double)
 
     @kernel(function.__name__)
-    def write_references(mean, out):
+    def write_references(mean, parameter, out):
         for k in range(mean.size):
-            v = compiled(mean[k])
+            v = compiled(mean[k], mean[k], parameter)
             out[k] = v if abs(v) < np.inf else 0.0
 
     return write_references
@@ -75,32 +77,53 @@ def references(function):
 
 @cache
 def factors(function, row, storage, into):
-    """Kernel: f(p) - mean as `into`, Σ row(p), and the norm of what was written."""
+    """Kernel: f(p) - mean as `into` in the columns from `at` on, Σ row(p), and the norm of those.
+
+    The norm is inf where a power of a filled bin is not in range.
+    """
     arithmetic = vmath.double
     lanes, filled = arithmetic.lanes, arithmetic.filled
     read, known = (vmath.reader(kind, arithmetic, 0.0) for kind in (storage, "float64"))
-    narrow = single if into == "float32" else double
+    narrow, most, largest = (
+        (single, 2.0**60, 2.0**127) if into == "float32" else (double, 2.0**500, np.inf)
+    )
     f, row_term = formula(function, vmath.lanewise), formula(row, vmath.lanewise)
+    bounded = function.__name__ in POWERS
 
     @helper(EXACT)
-    def write(x, lift, inverse, own_mean, f_mean, g_mean, out):
+    def out_of_range(v, p):
+        if not bounded:
+            return filled(0.0)
+        size = absolute(v)
+        inside = (size < most) & (size > 1.0 / most) | (p == 0.0)
+        return where(inside, filled(0.0), filled(np.inf))
+
+    @helper(EXACT)
+    def write(x, lift, inverse, reference, f_mean, g_mean, own_mean, parameter, out):
         sums, norms = filled(0.0), filled(0.0)
         for k in range(0, x.size, lanes):
             p = read(x, k) * lift * inverse
-            v = f(p) - known(own_mean, k)
-            e = narrow(where(absolute(v) < np.inf, v, 0.0))
+            r = known(reference, k)
+            whole = f(p, r, parameter)
+            v = whole - known(own_mean, k)
+            e = narrow(where(absolute(v) < largest, v, 0.0))
             store(out, k, e)
-            norms += double(e) * double(e)
-            sums += row_term(p, known(f_mean, k), known(g_mean, k))
+            norms += double(e) * double(e) + out_of_range(whole, p)
+            sums += row_term(p, known(f_mean, k), known(g_mean, k), parameter)
         return sum_of(sums), np.sqrt(sum_of(norms))
 
     @kernel(function.__name__, row.__name__, storage, into)
-    def write_factors(x, starts, width, total, valid, own_mean, f_mean, g_mean, out, rows, norms):
+    def write_factors(
+        x, starts, width, total, valid, reference, f_mean, g_mean, own_mean, parameter, at, out,
+        rows, norms,
+    ):  # fmt: skip
         for i in range(starts.size):
-            target = row_of(out, i)
+            target = part(row_of(out, i), at, at + width)
             if valid[i]:
                 p = part(x, starts[i], starts[i] + width)
-                rows[i], norms[i] = write(p, *scales(total[i]), own_mean, f_mean, g_mean, target)
+                rows[i], norms[i] = write(
+                    p, *scales(total[i]), reference, f_mean, g_mean, own_mean, parameter, target
+                )
             else:
                 target[:] = 0.0
                 rows[i], norms[i] = np.nan, np.nan
@@ -160,9 +183,9 @@ def zeros(storage):
 
 
 @cache
-def _settle(term, finish, storage_x, storage_y, into):
+def _settle(total, finish, storage_x, storage_y, into):
     """Finish a row of sums, computing again from the raw rows what is below its bound."""
-    direct, compiled = bin_sum(term, storage_x, storage_y), formula(finish)
+    direct, compiled = bin_value(total, storage_x, storage_y), formula(finish)
     real = vmath.STORAGE[into][0].real
 
     @helper(SUM)
@@ -193,46 +216,47 @@ def _settle(term, finish, storage_x, storage_y, into):
 
 
 @cache
-def tiles(term, direct_term, finish, storage_x, storage_y, into):
+def tiles(term, total, finish, storage_x, storage_y, into):
     """Kernel: a band of the matrix by the tiled loop; with `symmetric`, from the diagonal on.
 
     `room` is for twice `COLUMNS` values.
     """
     real = vmath.STORAGE[into][0].real
     compiled = formula(term, vmath.STORAGE[into][0])
-    settle = _settle(direct_term, finish, storage_x, storage_y, into)
+    settle = _settle(total, finish, storage_x, storage_y, into)
 
     @helper(SUM)
     def block(a, b, r):
-        total = real(0)
+        added = real(0)
         for k in range(a.size):
-            total += compiled(a[k], b[k], r[k])
-        return total
+            added += compiled(a[k], b[k], r[k])
+        return added
 
     @helper(EXACT)
     def pair(a, b, r):
-        total = 0.0
+        added = 0.0
         for k in range(0, a.size, BLOCK):
             end = min(k + BLOCK, a.size)
-            total += np.float64(block(part(a, k, end), part(b, k, end), part(r, k, end)))
-        return total
+            added += np.float64(block(part(a, k, end), part(b, k, end), part(r, k, end)))
+        return added
 
-    @kernel(term.__name__, direct_term.__name__, finish.__name__, storage_x, storage_y, into)
+    @kernel(term.__name__, *key_of(total, finish), storage_x, storage_y, into)
     def fill(
-        lo, a, b, r, a_rows, b_rows, a_bounds, b_bounds, factor, x, x_starts, x_totals,
+        lo, x_lo, y_lo, a, b, r, a_rows, b_rows, a_bounds, b_bounds, factor, x, x_starts, x_totals,
         x_rests, y, y_starts, y_totals, y_rests, width, parameter, unit, symmetric, room, out,
     ):  # fmt: skip
         values, bounds = row_of(room, 0), row_of(room, 1)
-        for first in range(lo if symmetric else 0, b.shape[0], COLUMNS):
+        for first in range(0, b.shape[0], COLUMNS):
             last = min(first + COLUMNS, b.shape[0])
             for i in range(lo, lo + out.shape[0]):
-                begin = max(first, i) if symmetric else first
+                own = x_lo + i - y_lo
+                begin = max(first, own) if symmetric else first
                 for j in range(begin, last):
                     values[j - begin] = (
                         a_rows[i] + b_rows[j] + factor * pair(row_of(a, i), row_of(b, j), r)
                     )
                     bounds[j - begin] = (
-                        np.inf if symmetric and i == j else a_bounds[i] + b_bounds[j]
+                        np.inf if symmetric and own == j else a_bounds[i] + b_bounds[j]
                     )
                 n = last - begin
                 if n > 0:
@@ -247,14 +271,42 @@ def tiles(term, direct_term, finish, storage_x, storage_y, into):
     return fill
 
 
+def key_of(total, finish):
+    """Name a measure's sum and finish, for the cache of kernels."""
+    return total.term.__name__, total.says.__name__, total.overflows, finish.__name__
+
+
 @cache
-def product_finishes(direct_term, finish, storage_x, storage_y, into):
+def values(total, finish, storage_x, storage_y, into):
+    """Kernel: a band of the matrix from the raw rows, pair by pair."""
+    value, compiled = bin_value(total, storage_x, storage_y), formula(finish)
+    real = vmath.STORAGE[into][0].real
+
+    @kernel(*key_of(total, finish), storage_x, storage_y, into)
+    def fill(
+        lo, x_lo, y_lo, x, x_starts, x_totals, x_rests, y, y_starts, y_totals, y_rests, width,
+        parameter, unit, symmetric, out,
+    ):  # fmt: skip
+        for i in range(lo, lo + out.shape[0]):
+            p = part(x, x_starts[i], x_starts[i] + width)
+            for j in range(max(0, x_lo + i - y_lo) if symmetric else 0, out.shape[1]):
+                q = part(y, y_starts[j], y_starts[j] + width)
+                v = value(p, q, x_totals[i], x_rests[i], y_totals[j], y_rests[j], parameter)
+                out[i - lo, j] = real(compiled(v / unit))
+
+    return fill
+
+
+@cache
+def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
     """Kernel: finish a band of the matrix that holds Σ f(p) g(q), with the test of supports.
 
-    `room` is for `FINISHED` values.
+    Column j of `out` is row `y_lo` + j of y. `room` is for `FINISHED` values.
     """
-    direct, lanes = bin_sum(direct_term, storage_x, storage_y), vmath.double.lanes
+    direct, lanes = bin_value(total, storage_x, storage_y), vmath.double.lanes
     finished, finish_one = formula(finish, vmath.lanewise), formula(finish)
+    say, margin_of = formula(says, vmath.lanewise), formula(margin, vmath.lanewise)
+    margin_of_one = formula(margin, vmath.double)
     filled_with, real = vmath.double.filled, vmath.STORAGE[into][0].real
     read_sums, read = (vmath.reader(kind, vmath.double, 0.0) for kind in (into, "float64"))
     floor = vmath.reader("float64", vmath.double, -np.inf)  # past the end no value is below it
@@ -274,22 +326,24 @@ def product_finishes(direct_term, finish, storage_x, storage_y, into):
 
     @helper(EXACT)
     def finish_all(
-        x_row, x_bound, x_slack, y_rows, y_bounds, y_slacks, factor, inverse_unit, values, out
-    ):
+        x_row, x_bound, x_slack, y_rows, y_bounds, y_slacks, factor, parameter, inverse_unit,
+        values, out,
+    ):  # fmt: skip
         """Write values and what they finish as, and return whether any is below its bound."""
         below = lanes_before(0, filled_with(0.0))
         for j in range(0, values.size, lanes):
             v = read(y_rows, j) + x_row - read_sums(out, j) * factor
-            below |= absolute(v) < bound_of(x_bound, x_slack, floor(y_bounds, j), read(y_slacks, j))
+            bound = bound_of(x_bound, x_slack, floor(y_bounds, j), read(y_slacks, j))
+            below |= margin_of(v) < bound
             store(values, j, v)
-            store(out, j, narrow(finished(v * inverse_unit)))
+            store(out, j, narrow(finished(say(v, parameter) * inverse_unit)))
         return any_of(below)
 
-    @kernel(direct_term.__name__, finish.__name__, storage_x, storage_y, into)
+    @kernel(*key_of(total, finish), says.__name__, storage_x, storage_y, into)
     def finish_rows(
-        lo, x_lo, factor, x_rows, y_rows, x_bounds, y_bounds, x_slacks, y_slacks, filled, empty,
-        holes, x, x_starts, x_totals, x_rests, y, y_starts, y_totals, y_rests, width, parameter,
-        unit, diagonal, room, out,
+        lo, x_lo, y_lo, factor, x_rows, y_rows, x_bounds, y_bounds, x_slacks, y_slacks, x_holes,
+        y_holes, x_filled, x_empty, y_filled, y_empty, x, x_starts, x_totals, x_rests, y, y_starts, y_totals, y_rests,
+        width, parameter, unit, diagonal, room, out,
     ):  # fmt: skip
         for first in range(0, out.shape[1], FINISHED):
             last = min(first + FINISHED, out.shape[1])
@@ -299,23 +353,27 @@ def product_finishes(direct_term, finish, storage_x, storage_y, into):
                 target = part(row_of(out, i - lo), first, last)
                 below = finish_all(
                     x_rows[i], x_bounds[i], x_slacks[i], y_row, y_bound, y_slack, factor,
-                    1.0 / unit, v, target,
+                    parameter, 1.0 / unit, v, target,
                 )  # fmt: skip
-                own = x_lo + i if diagonal else -1
+                own = x_lo + i - y_lo if diagonal else -1
                 if below or first <= own < last:
                     p = part(x, x_starts[i], x_starts[i] + width)
                     for j in range(v.size):
                         bound = bound_of(x_bounds[i], x_slacks[i], y_bound[j], y_slack[j])
-                        if abs(v[j]) < bound or (first + j == own and v[j] == v[j]):
+                        again = margin_of_one(v[j]) < bound or first + j == own
+                        if again and v[j] == v[j]:
                             at = y_starts[first + j]
-                            again = direct(
+                            value = direct(
                                 p, part(y, at, at + width), x_totals[i], x_rests[i],
                                 y_totals[first + j], y_rests[first + j], parameter,
                             )  # fmt: skip
-                            target[j] = real(finish_one(again / unit))
-                for j in range(v.size if holes.size else 0):
-                    if holes[first + j] and v[j] == v[j]:
-                        if touch(row_of(filled, i), row_of(empty, first + j)):
+                            target[j] = real(finish_one(value / unit))
+                for j in range(v.size if y_holes.size else 0):
+                    if (y_holes[first + j] or x_holes[i]) and v[j] == v[j]:
+                        apart = touch(row_of(x_filled, i), row_of(y_empty, first + j))
+                        if y_filled.shape[0] and not apart:
+                            apart = touch(row_of(y_filled, first + j), row_of(x_empty, i))
+                        if apart:
                             target[j] = np.inf
 
     return finish_rows

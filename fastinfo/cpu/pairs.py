@@ -2,7 +2,8 @@
 
 The result is made a band of rows at a time, in place where `out` allows. A road (see
 `catalogue.py`) gives each pair's sum with a known error; pairs too small for theirs are computed
-again.
+again. What a road measures from is found once, over all rows; then it fills a band of the rows of x
+beside any stretch of the rows of y.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from fastinfo import arrays, formulas
 from fastinfo.arrays import Rows
-from fastinfo.catalogue import Measure, Tile
+from fastinfo.catalogue import Measure, Product, Sum, Tile
 from fastinfo.cpu import pair_kernels as kernels
 from fastinfo.cpu.bins import Divisors
 from fastinfo.cpu.tiles import stretch
@@ -33,7 +34,11 @@ RTOL = {"float32": 2e-5, "float64": 1e-12}
 # of 1 + K / 1024. Tried for K from 3 to 10**5 on rows far apart, alike, peaked and of few values:
 # raw JS sums stayed below 0.62 of their bounds; of products only results were compared (with 4.0 in
 # place of 8.0 a float32 Hellinger distance at K = 20000 came to 0.93 of what is allowed).
+# Of a product of powers as they are, all positive, in units of its own size.
 PRODUCT_ERROR = 8.0
+PLAIN_ERROR, PLAIN_GROWTH = 8.0, 0.125
+# Powers are as exact as the logarithm times the exponent, which counts in float64 only.
+POWER_ERROR = 20.0
 TILE_ERROR = 16.0
 # Error of a tile measured from the uniform distribution, in units of 1 + Σ |row|; and the median
 # divergence from the mean row from which that is small beside most results.
@@ -90,14 +95,23 @@ class Job:
     normalize: bool
 
     @property
-    def direct(self) -> Callable:
-        """The term of a bin, computed from the raw rows."""
-        return self.measure.term_for(self.normalize)
+    def total(self) -> Sum:
+        """What the bins of two raw rows add up to."""
+        return self.measure.total_for(self.normalize)
 
     @property
     def symmetric(self) -> bool:
         """Whether half of the matrix is enough."""
-        return self.same and self.measure.symmetric and self.parameter == 0.5
+        return self.same and self.measure.symmetric
+
+    @property
+    def key(self) -> tuple:
+        """What kernels that compute pairs from the raw rows are made for."""
+        return self.total, self.measure.finish, self.x.storage, self.y.storage, self.real
+
+
+# Write the measure of the rows of x from `lo` on, as many as `band` has, and the rows of a block.
+Fill = Callable[[int, np.ndarray], None]
 
 
 def bands(job: Job, out: np.ndarray | None) -> Iterator[tuple[int, np.ndarray]]:
@@ -106,7 +120,7 @@ def bands(job: Job, out: np.ndarray | None) -> Iterator[tuple[int, np.ndarray]]:
     Of a symmetric matrix only what is on and above the diagonal is computed.
     """
     shape = (job.x.count, job.y.count)
-    fill = _product(job) if job.measure.product else _tiles(job)
+    fill = road_of(job).block(0, shape[1])
     direct = out is not None and out.flags.c_contiguous and not isinstance(out, np.memmap)
     for lo in range(0, shape[0], BAND):
         hi = min(lo + BAND, shape[0])
@@ -125,7 +139,14 @@ def mirror(out: np.ndarray) -> None:
             out[j : j + step, i : i + step] = out[i : i + step, j : j + step].T
 
 
-# --- what both roads prepare ---------------------------------------------------------------------
+def road_of(job: Job) -> Products | Tiles | Direct:
+    """Return the road of a measure, measured from all rows."""
+    if job.measure.products:
+        return Products.of(job)
+    return Tiles.of(job) if job.measure.tiles else Direct(job)
+
+
+# --- what roads prepare --------------------------------------------------------------------------
 
 
 def _mean(sides: list[Side]) -> np.ndarray:
@@ -150,18 +171,8 @@ def _mean(sides: list[Side]) -> np.ndarray:
     return sums.sum(axis=0) / max(1, sum(np.count_nonzero(side.valid) for side in sides))
 
 
-def _reference(function: Callable, mean: np.ndarray) -> np.ndarray:
-    """Return what a factor is measured from: its function of the mean distribution."""
-    out = np.empty_like(mean)
-    kernels.references(function)(mean, out)
-    return out
-
-
-def _prepare(
-    side: Side, kernel: Callable, real: str, *given: object, out: np.ndarray | None = None
-) -> tuple:
-    """Call a kernel that writes, for each row, what a road reads and two figures of it."""
-    written = np.empty((side.count, side.width), real) if out is None else out[: side.count]
+def _prepare(side: Side, kernel: Callable, written: np.ndarray, *given: object) -> tuple:
+    """Call a kernel that writes, for each row, what a road reads; return two figures of each."""
     rows, norms = np.empty(side.count), np.empty(side.count)
 
     def task(lo: int, hi: int) -> None:
@@ -171,49 +182,184 @@ def _prepare(
         )  # fmt: skip
 
     run(task, side.count, PREPARE_ROWS, side.count)
-    return written, rows, norms
+    return rows, norms
+
+
+def _sample(side: Side) -> Side:
+    """Some of the rows, from which a road is chosen."""
+    return side.rows(slice(None, None, max(1, side.count // 64)))
+
+
+def _median_of(samples: list[np.ndarray]) -> float:
+    return float(np.median(np.nan_to_num(np.concatenate([[0.0], *samples]))))
+
+
+# --- pair by pair --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Pairs from the raw rows, in float64."""
+
+    job: Job
+
+    def block(self, begin: int, end: int) -> Fill:
+        """Return what fills bands beside the rows [begin, end) of y."""
+        job = self.job
+        y, loop = job.y.rows(slice(begin, end)), kernels.values(*job.key)
+
+        def fill(lo: int, band: np.ndarray) -> None:
+            x = job.x.rows(slice(lo, lo + len(band)))
+
+            def task(first: int, last: int) -> None:
+                loop(
+                    first, lo, begin, *x.arguments, *y.arguments, x.width, job.parameter, job.unit,
+                    job.symmetric, band[first:last],
+                )  # fmt: skip
+
+            run(task, len(band), 1)
+
+        return fill
 
 
 # --- matrix products -----------------------------------------------------------------------------
 
 
-def _product(job: Job) -> Callable[[int, np.ndarray], None]:
-    """Return what fills a band by a matrix product."""
-    road, real = job.measure.product, job.real
-    assert road is not None
-    if road.f is road.g:  # a squared difference: both sides from one mean
-        f_mean = g_mean = _reference(road.f, _mean([job.x, job.y]))
-    else:
-        f_mean = _reference(road.f, _mean([job.x]))
-        g_mean = _reference(road.g, _mean([job.y]))
-    write_x = kernels.factors(road.f, road.row, job.x.storage, real)
-    write_y = kernels.factors(road.g, road.column, job.y.storage, real)
-    f, y_rows, y_norms = _prepare(job.y, write_y, real, g_mean, f_mean, g_mean)
-    filled, empty, holes = _supports(job)
-    x_error = road.factor * PRODUCT_ERROR * EPSILON[real] / RTOL[real]
-    slack = PRODUCT_ERROR * EPSILON["float64"] / RTOL[real]
-    floor, y_slacks = slack * max(1.0, np.log(job.x.width)), slack * np.abs(y_rows)
-    finish = kernels.product_finishes(
-        job.direct, job.measure.finish, job.x.storage, job.y.storage, real
-    )
-    factors = np.empty((min(BAND, job.x.count), job.x.width), real)
+@dataclass(frozen=True)
+class Products:
+    """A matrix product, measured from the mean rows, or their references by f and by g."""
 
-    def fill(lo: int, band: np.ndarray) -> None:
-        own = job.x.rows(slice(lo, lo + band.shape[0]))
-        e, x_rows, x_norms = _prepare(own, write_x, real, f_mean, f_mean, g_mean, out=factors)
-        np.matmul(e, f.T, out=band)
+    job: Job
+    road: Product
+    mean: np.ndarray
+    f_mean: np.ndarray
+    g_mean: np.ndarray
 
-        def task(first: int, last: int) -> None:
-            finish(
-                first, lo, road.factor, x_rows, y_rows, x_error * x_norms, y_norms,
-                slack * np.abs(x_rows) + floor, y_slacks, filled[lo:], empty, holes, *own.arguments,
-                *job.y.arguments, job.x.width, job.parameter, job.unit, job.same,
-                arrays.empty((kernels.FINISHED,), "float64"), band[first:last],
+    @classmethod
+    def of(cls, job: Job) -> Products:
+        """Return the road; the first of two for rows far apart."""
+        roads = job.measure.products
+        means = (
+            [_mean([job.x, job.y])] * 2 if roads[-1].shared else [_mean([job.x]), _mean([job.y])]
+        )
+        road = roads[-1]
+        if len(roads) > 1 and (not job.normalize or _are_far(job, means[0])):
+            road = roads[0]
+        f_mean, g_mean = (
+            _reference(f, mean, job.parameter)
+            for f, mean in zip((road.f, road.g), means, strict=True)
+        )
+        return cls(job, road, means[0], f_mean, g_mean)
+
+    def factors(self, side: Side, of_y: bool, written: np.ndarray) -> tuple:
+        """Write a side's factors of the product; return what its rows add, and their norms."""
+        road, real, width = self.road, self.job.real, side.width
+        f, g = (road.f, self.f_mean), (road.g, self.g_mean)
+        ways = [(g, road.column)] if of_y else [(f, road.row)]
+        if road.turned:
+            ways.append((f if of_y else g, formulas.no_row))
+        rows, squares = np.zeros(side.count), np.zeros(side.count)
+        for at, ((function, mean), row) in enumerate(ways):
+            kernel = kernels.factors(function, row, side.storage, real)
+            own = np.zeros(width) if road.plain else mean
+            added, norms = _prepare(
+                side, kernel, written, self.mean, self.f_mean, self.g_mean, own,
+                self.job.parameter, at * width,
             )  # fmt: skip
+            rows += added
+            squares += norms * norms
+        return rows, np.sqrt(squares)
 
-        run(task, band.shape[0], TILE_ROWS, band.shape[0], _beside_blas())
+    def block(self, begin: int, end: int) -> Fill:
+        """Return what fills bands beside the rows [begin, end) of y."""
+        job, road = self.job, self.road
+        x_side, y = job.x, job.y.rows(slice(begin, end))
+        width = y.width * (2 if road.turned else 1)
+        g = np.empty((y.count, width), job.real)
+        y_rows, y_norms = self.factors(y, True, g)
+        error, slack, floor = self._errors()
+        y_bounds, y_slacks = self._bounds(y_rows, y_norms, 1.0, slack, 0.0)
+        y_supports = _supports(y) if job.measure.infinite else _NO_SUPPORTS
+        finish = kernels.product_finishes(
+            job.total, road.says, road.margin, job.measure.finish, x_side.storage, y.storage,
+            job.real,
+        )  # fmt: skip
+        factors = np.empty((min(BAND, x_side.count), width), job.real)
 
-    return fill
+        def fill(lo: int, band: np.ndarray) -> None:
+            x = x_side.rows(slice(lo, lo + len(band)))
+            e = factors[: len(band)]
+            x_rows, x_norms = self.factors(x, False, e)
+            x_bounds, x_slacks = self._bounds(x_rows, x_norms, error, slack, floor)
+            supports = _together(x, y_supports, job.measure.infinite)
+            # of a symmetric matrix what is right of the band's first row
+            first = max(0, lo - begin) if job.symmetric else 0
+            right = band[:, first:]
+            np.matmul(e, g[first:].T, out=right)
+            y_part = y.rows(slice(first, None))
+            y_holes, y_filled, y_empty = (s[first:] for s in supports[1])
+            room = min(kernels.FINISHED, max(1, right.shape[1]))
+
+            def task(lowest: int, last: int) -> None:
+                finish(
+                    lowest, lo, begin + first, road.factor, x_rows, y_rows[first:], x_bounds,
+                    y_bounds[first:], x_slacks, y_slacks[first:], supports[0][0], y_holes,
+                    supports[0][1], supports[0][2], y_filled, y_empty, *x.arguments,
+                    *y_part.arguments, x.width, job.parameter, job.unit, job.same,
+                    arrays.empty((room,), "float64"), right[lowest:last],
+                )  # fmt: skip
+
+            run(task, len(band), TILE_ROWS, len(band), _beside_blas())
+
+        return fill
+
+    def _errors(self) -> tuple[float, float, float]:
+        """Error of a product in units of its norms, of rows in units of their sums, and at least.
+
+        In units of the relative accuracy that is asked for.
+        """
+        job, road = self.job, self.road
+        asked = RTOL[job.real]
+        slack, floor = PRODUCT_ERROR * EPSILON["float64"] / asked, max(1.0, np.log(job.x.width))
+        unit = EPSILON[job.real] / asked
+        grown = road.f is formulas.power_of and job.real == "float64"
+        exponent = max(job.parameter, abs(1.0 - job.parameter))
+        growth = 1.0 + POWER_ERROR * exponent / PRODUCT_ERROR if grown else 1.0
+        if road.plain:
+            error = PLAIN_ERROR + PLAIN_GROWTH * np.sqrt(job.x.width)
+            return 0.0, slack, growth * error * unit
+        return growth * abs(road.factor) * PRODUCT_ERROR * unit, slack, growth * slack * floor
+
+    def _bounds(
+        self, rows: np.ndarray, norms: np.ndarray, error: float, slack: float, floor: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What a pair's margin must reach: a product of two of the first, and two of the second."""
+        slacks = slack * np.abs(rows) + floor
+        if self.road.plain:
+            return np.zeros(len(rows)), np.where(np.isinf(norms), np.inf, slacks)
+        return error * np.where(np.isinf(norms), 0.0, norms), np.where(
+            np.isinf(norms), np.inf, slacks
+        )
+
+
+def _are_far(job: Job, mean: np.ndarray) -> bool:
+    """Whether a median row is so far from the mean that pairs are not nearly equal."""
+    root, row = formulas.root_of, formulas.hellinger_row
+    reference = _reference(root, mean, 0.0)
+    distances = []
+    for side in (job.x, job.y):
+        some = _sample(side)
+        kernel = kernels.factors(root, row, some.storage, job.real)
+        room = np.empty((some.count, some.width), job.real)
+        distances.append(_prepare(some, kernel, room, *[reference] * 4, 0.0, 0)[0])
+    return _median_of(distances) > WIDE
+
+
+def _reference(function: Callable, mean: np.ndarray, parameter: float) -> np.ndarray:
+    """Return what a factor is measured from: its function of the mean distribution."""
+    out = np.empty_like(mean)
+    kernels.references(function)(mean, parameter, out)
+    return out
 
 
 def _beside_blas() -> int:
@@ -226,20 +372,14 @@ def _beside_blas() -> int:
     return threads if threads > 2 else 1
 
 
-def _supports(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bits of the bins filled in rows of x, empty in rows of y, and which rows have empty bins."""
-    none = np.empty((0, 0), np.uint64), np.empty((0, 0), np.uint64), np.empty(0, np.bool_)
-    if not job.measure.needs_support:
-        return none
-    empty, _ = _bits(job.y)
-    holes = np.asarray(empty.any(axis=1))
-    if not holes.any():
-        return none
-    return _bits(job.x)[1], empty, holes
+# Which rows have empty bins, bits of the bins that are filled, and of those that are empty.
+Supports = tuple[np.ndarray, np.ndarray, np.ndarray]
+_NO_BITS = np.empty((0, 0), np.uint64)
+_NO_SUPPORTS = (np.empty(0, np.bool_), _NO_BITS, _NO_BITS)
 
 
-def _bits(side: Side) -> tuple[np.ndarray, np.ndarray]:
-    """Bits of the empty bins of rows, and of the filled ones."""
+def _supports(side: Side) -> Supports:
+    """Return the supports of rows."""
     words = np.zeros((2, side.count, -(-side.width // 64)), np.uint64)
     empty, filled = words.view(np.uint8)
     write = kernels.zeros(side.storage)
@@ -251,76 +391,94 @@ def _bits(side: Side) -> tuple[np.ndarray, np.ndarray]:
         )  # fmt: skip
 
     run(task, side.count, PREPARE_ROWS, side.count)
-    return words[0], words[1]
+    return np.asarray(words[0].any(axis=1)), words[1], words[0]
+
+
+def _together(x: Side, of_y: Supports, infinite: str) -> tuple[Supports, Supports]:
+    """What a pair's supports are tested by: those of x, and of y; nothing if none has empty bins.
+
+    If only p > 0 over q = 0 is infinite, x has no empty bins that count, and y no filled ones.
+    """
+    holes, filled, empty = of_y
+    both = infinite == "both"
+    if not both and not holes.any():
+        return _NO_SUPPORTS, _NO_SUPPORTS
+    of_x = _supports(x)
+    if both:
+        return (of_x, of_y) if holes.any() or of_x[0].any() else (_NO_SUPPORTS, _NO_SUPPORTS)
+    return (np.zeros(x.count, np.bool_), of_x[1], _NO_BITS), (holes, _NO_BITS, empty)
 
 
 # --- tiles ---------------------------------------------------------------------------------------
 
 
-def _tiles(job: Job) -> Callable[[int, np.ndarray], None]:
-    """Return what fills a band by the tiled loop."""
-    sides = [job.x] if job.same else [job.x, job.y]
-    mean = _mean(sides)
-    road = _tile_road(job, mean, sides)
-    factor = road.factor
-    if road.uniform:
+@dataclass(frozen=True)
+class Tiles:
+    """A loop over all pairs, measured from the mean row or from the uniform one."""
+
+    job: Job
+    road: Tile
+    mean: np.ndarray
+    factor: float
+
+    @classmethod
+    def of(cls, job: Job) -> Tiles:
+        """Return the road; of two the second, measured from the mean, unless rows are far apart."""
+        sides, roads = [job.x] if job.same else [job.x, job.y], job.measure.tiles
+        mean, road = _mean(sides), roads[-1]
+        if len(roads) > 1:
+            some = [cls(job, road, mean, 0.0).rows(_sample(side), 0.5)[1] for side in sides]
+            road = roads[0] if 2.0 * _median_of(some) > WIDE else road
+        if not road.uniform:
+            return cls(job, road, mean, road.factor)
         constant = 2.0 ** -np.ceil(np.log2(job.x.width))
-        mean, factor = (
-            np.full_like(mean, constant),
-            factor * constant * STORAGE[job.real][0].log_unit,
-        )
-    a, a_rows, a_spreads = _tile_rows(job, job.x, road, mean, job.parameter)
-    b, b_rows, b_spreads = a, a_rows, a_spreads
-    if not job.same or job.parameter != 0.5:
-        b, b_rows, b_spreads = _tile_rows(job, job.y, road, mean, 1.0 - job.parameter)
-    a_bounds, b_bounds = (
-        _bounds(job, rows, spreads, road)
-        for rows, spreads in ((a_rows, a_spreads), (b_rows, b_spreads))
-    )
-    loop = kernels.tiles(
-        road.term, job.direct, job.measure.finish, job.x.storage, job.y.storage, job.real
-    )
-    reference = mean.astype(job.real)
+        factor = road.factor * constant * STORAGE[job.real][0].log_unit
+        return cls(job, road, np.full_like(mean, constant), factor)
 
-    def fill(lo: int, band: np.ndarray) -> None:
-        def task(first: int, last: int) -> None:
-            loop(
-                lo + first, a, b, reference, a_rows, b_rows, a_bounds, b_bounds, factor,
-                *job.x.arguments, *job.y.arguments, job.x.width, job.parameter, job.unit,
-                job.symmetric, arrays.empty((2, kernels.COLUMNS), "float64"), band[first:last],
-            )  # fmt: skip
+    def rows(self, side: Side, weight: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return rows as the loop reads them, Σ row of each, and half of what a pair must reach."""
+        kernel = kernels.tile_rows(self.road.prepare, self.road.row, side.storage, self.job.real)
+        written = np.empty((side.count, side.width), self.job.real)
+        rows, spreads = _prepare(side, kernel, written, self.mean, weight)
+        return written, rows, self._bounds(rows, spreads)
 
-        run(task, band.shape[0], TILE_ROWS)
+    def block(self, begin: int, end: int) -> Fill:
+        """Return what fills bands beside the rows [begin, end) of y."""
+        job, road = self.job, self.road
+        y, weight = job.y.rows(slice(begin, end)), job.parameter
+        b, b_rows, b_bounds = self.rows(y, 1.0 - weight)
+        shared = job.same and weight == 0.5 and begin == 0 and end == job.y.count
+        loop, reference = kernels.tiles(road.term, *job.key), self.mean.astype(job.real)
 
-    return fill
+        def fill(lo: int, band: np.ndarray) -> None:
+            which = slice(lo, lo + len(band))
+            x = job.x.rows(which)
+            if shared:
+                a, a_rows, a_bounds = b[which], b_rows[which], b_bounds[which]
+            else:
+                a, a_rows, a_bounds = self.rows(x, weight)
 
+            def task(first: int, last: int) -> None:
+                loop(
+                    first, lo, begin, a, b, reference, a_rows, b_rows, a_bounds, b_bounds,
+                    self.factor, *x.arguments, *y.arguments, x.width, weight, job.unit,
+                    job.symmetric, arrays.empty((2, kernels.COLUMNS), "float64"), band[first:last],
+                )  # fmt: skip
 
-def _tile_rows(job: Job, side: Side, road: Tile, mean: np.ndarray, weight: float) -> tuple:
-    write = kernels.tile_rows(road.prepare, road.row, side.storage, job.real)
-    return _prepare(side, write, job.real, mean, weight)
+            run(task, len(band), TILE_ROWS)
 
+        return fill
 
-def _tile_road(job: Job, mean: np.ndarray, sides: list[Side]) -> Tile:
-    """Choose a measure's tile: the last, measured from the mean, unless rows are far apart."""
-    roads = job.measure.tiles
-    if len(roads) == 1:
-        return roads[0]
-    samples = [side.rows(slice(None, None, max(1, side.count // 64))) for side in sides]
-    sample = [_tile_rows(job, some, roads[-1], mean, 0.5)[1] for some in samples]
-    spread = 2.0 * float(np.median(np.nan_to_num(np.concatenate([[0.0], *sample]))))
-    return roads[0] if spread > WIDE else roads[-1]
-
-
-def _bounds(job: Job, rows: np.ndarray, spreads: np.ndarray, road: Tile) -> np.ndarray:
-    """Half of what a pair's sum must reach to be accurate enough, from each of its rows."""
-    length = 1.0 + job.x.width / 1024.0
-    floor = PRODUCT_ERROR * EPSILON["float64"] * length
-    magnitude = np.abs(rows)
-    if road.uniform:
-        error = UNIFORM_ERROR[job.real] * (1.0 + magnitude)
-        error *= length if job.real == "float64" else 1.0
-    elif road.row is formulas.nothing:
-        error = TILE_ERROR * EPSILON[job.real] * spreads
-    else:
-        error = TILE_ERROR * EPSILON[job.real] * magnitude
-    return (error + floor) / RTOL[job.real]
+    def _bounds(self, rows: np.ndarray, spreads: np.ndarray) -> np.ndarray:
+        """Half of what a pair's sum must reach to be accurate enough, from each of its rows."""
+        real, length = self.job.real, 1.0 + self.job.x.width / 1024.0
+        floor = PRODUCT_ERROR * EPSILON["float64"] * length
+        magnitude = np.abs(rows)
+        if self.road.uniform:
+            error = UNIFORM_ERROR[real] * (1.0 + magnitude)
+            error *= length if real == "float64" else 1.0
+        elif self.road.row is formulas.nothing:
+            error = TILE_ERROR * EPSILON[real] * spreads
+        else:
+            error = TILE_ERROR * EPSILON[real] * magnitude
+        return (error + floor) / RTOL[real]

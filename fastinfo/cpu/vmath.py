@@ -205,6 +205,7 @@ _B1, _B2, _B3, _B4, _B5, _B6 = (
     0.084115317002587607694,
 )
 _LN2 = np.log(2.0)
+_LOG2_E = 1.0 / _LN2
 
 
 @helper(EXACT)
@@ -420,8 +421,17 @@ def halved(arithmetic):
     return Arithmetic(**{**vars(arithmetic), "lanes": lanes, "filled": simd.filled(lane, lanes)})
 
 
+@helper(EXACT)
+def _power(x, exponent):
+    """A positive x to a power, with an error of 1e-16 times the logarithm of the result."""
+    t = _log_double(x) * (exponent * _LOG2_E)
+    return _exp2_double(where(t > 1000.0, 1000.0, t))
+
+
 # What formulas need that are compiled for vectors.
-lanewise = SimpleNamespace(where=where, sqrt=simd.root, log=_log_double)
+lanewise = SimpleNamespace(
+    where=where, sqrt=simd.root, log=_log_double, abs=simd.absolute, power=_power
+)
 
 # storage → (arithmetic, load, store)
 STORAGE = {
