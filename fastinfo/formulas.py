@@ -271,6 +271,44 @@ def hellinger_term(p, q, d, weight):
     return root * root
 
 
+# --- cells of joint tables -----------------------------------------------------------------------
+
+
+def surprisal(p):
+    """-log p, +0 of 1."""
+    return 0.0 - log(p)
+
+
+def log_quotient(p, q, d):
+    """log(p / q) of positive p and q: of d, their difference, where p is near q."""
+    n, s = log_ratio(p, q)
+    if n == 0.0:
+        s = d / (p + q)
+    return n * LN2 + (2.0 * s + 2.0 * s * s * s * atanh_tail(s * s))
+
+
+def part_entropy_term(p, whole, d):
+    """p log(whole / p) of a part of a whole, d = whole - p: never negative, 0 of all of it."""
+    return 0.0 if p == 0.0 else p * log_quotient(whole, p, 0.0 if d < 0.0 else d)
+
+
+def independence_term(p, q, d):
+    """The KL term of a cell from the product q of its sums, which may be below all numbers."""
+    return kl_term(p, 5e-324 if q == 0.0 and p > 0.0 else q, d)
+
+
+def pointwise_information(p, row, column, total, a, b, d):
+    """log(p total / (row column)) from a = p total, b = row column and d = a - b, -inf for p = 0.
+
+    Products that are not normal numbers are left alone.
+    """
+    if p == 0.0:
+        return -inf + 0.0 * d
+    if a < 2.0**-1022 or b < 2.0**-1022:
+        return log_quotient(p, row, p - row) + log_quotient(total, column, total - column)
+    return log_quotient(a, b, d) + 0.0 * d
+
+
 # --- roads over all pairs ------------------------------------------------------------------------
 # Near-equal rows differ by little, and what does not differ cancels. Measured from the mean over
 # all rows (c, or r for distributions) rounding errors shrink with the spread of the rows.
