@@ -292,9 +292,10 @@ def part_entropy_term(p, whole, d):
     return 0.0 if p == 0.0 else p * log_quotient(whole, p, 0.0 if d < 0.0 else d)
 
 
-def independence_term(p, q, d):
-    """The KL term of a cell from the product q of its sums, which may be below all numbers."""
-    return kl_term(p, 5e-324 if q == 0.0 and p > 0.0 else q, d)
+def information_term(p, row, column, total):
+    """a log(a / b) - a + b of a = p total and b = row column, a product that is next to nothing."""
+    near = log_quotient(p, row, p - row) + log_quotient(total, column, total - column)
+    return p * total * (near - 1.0)
 
 
 def pointwise_information(p, row, column, total, a, b, d):
@@ -305,7 +306,8 @@ def pointwise_information(p, row, column, total, a, b, d):
     if p == 0.0:
         return -inf + 0.0 * d
     if a < 2.0**-1022 or b < 2.0**-1022:
-        return log_quotient(p, row, p - row) + log_quotient(total, column, total - column)
+        far = log_quotient(p, row, p - row) + log_quotient(total, column, total - column)
+        return far + 0.0 * d
     return log_quotient(a, b, d) + 0.0 * d
 
 

@@ -62,7 +62,7 @@ def joint_entropy(pxy: Any, *, base: float | None = None, normalize: bool = True
     unit = checks.logarithm_of(base)
     module, tables = _added_up(table)
     values = module.joint_entropies(tables)
-    return _give(_as_it_stands(values, tables, -1, normalize) / unit, table)
+    return _give(_as_it_stands(values, tables, 1, normalize) / unit, table)
 
 
 def conditional_entropy(pxy: Any, *, base: float | None = None, normalize: bool = True) -> Any:
@@ -191,7 +191,7 @@ def normalized_mutual_information(
     module, tables = _added_up(table)
     shared = _as_it_stands(module.information(tables), tables, 1, normalize)
     of_rows, of_columns = (
-        _as_it_stands(h, tables, -1, normalize) for h in module.marginal_entropies(tables)
+        _as_it_stands(h, tables, 1, normalize) for h in module.marginal_entropies(tables)
     )
     return _give(_normalized(shared, of_rows, of_columns, mean, normalize), table)
 

@@ -17,6 +17,7 @@ from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 LANES = 8
 # Differences below this share are what the rounding of products of sums of two numbers leaves.
 NOISE = 2.0**-100
+TINY = 2.0**-1022
 
 
 @helper(EXACT)
@@ -99,18 +100,28 @@ def remainder(whole, rest, n):
 
 @cache
 def information(storage):
-    """Kernel: Σ n T log(n T / (r c)) - n T + r c over cells n with sums r, c of tables with sum T."""
-    load, term = vmath.STORAGE[storage][1], formula(formulas.independence_term, vmath.double)
+    """Kernel: Σ n T log(n T / (r c)) - n T + r c over cells n of tables; sums r and c, in all T."""
+    load, term = vmath.STORAGE[storage][1], formula(formulas.kl_term, vmath.double)
+    far_term = formula(formulas.information_term, vmath.double)
 
     @helper(SUM)
     def add(x, scale, total, total_rest, row, row_rest, columns, column_rests):
+        result, left = 0.0, 0
+        for k in range(x.size):
+            n = np.float64(load(x[k])) * scale
+            a, b, d = products(n, total, total_rest, row, row_rest, columns[k], column_rests[k])
+            far = b < TINY and a > 0.0
+            left += 1 if far else 0
+            result += 0.0 if far else term(a, b, d)
+        return result, left
+
+    @helper(SUM)
+    def add_far(x, scale, total, row, columns):
         result = 0.0
         for k in range(x.size):
-            a, b, d = products(
-                np.float64(load(x[k])) * scale, total, total_rest, row, row_rest,
-                columns[k], column_rests[k],
-            )  # fmt: skip
-            result += term(a, b, d)
+            n = np.float64(load(x[k])) * scale
+            if row * columns[k] < TINY and n * total > 0.0:
+                result += far_term(n, row, columns[k], total)
         return result
 
     @kernel(storage)
@@ -120,10 +131,13 @@ def information(storage):
         for b in range(out.size):
             result, lost = 0.0, 0.0
             for i in range(b * height, (b + 1) * height):
-                value = add(
-                    part(x, starts[i], starts[i] + width), scales[b], totals[b], rests[b],
-                    rows[i], row_rests[i], row_of(columns, b), row_of(column_rests, b),
+                cells, sums = part(x, starts[i], starts[i] + width), row_of(columns, b)
+                value, left = add(
+                    cells, scales[b], totals[b], rests[b], rows[i], row_rests[i], sums,
+                    row_of(column_rests, b),
                 )  # fmt: skip
+                if left > 0:
+                    value += add_far(cells, scales[b], totals[b], rows[i], sums)
                 result, error = two_sum(result, value)
                 lost += error
             out[b] = result + lost

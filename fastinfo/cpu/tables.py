@@ -160,6 +160,12 @@ def _by_tables(tables: Tables, total: Sums, tile: Tile) -> tuple[np.ndarray, ...
     )  # fmt: skip
 
 
+def _shares(values: np.ndarray, tables: Tables) -> np.ndarray:
+    """Return values over the totals, NaN of nothing."""
+    with np.errstate(invalid="ignore"):
+        return values / tables.total.rounded
+
+
 def information(tables: Tables) -> np.ndarray:
     """Return the mutual information of each table over its sum, in nats."""
     add_tables = kernels.information(tables.cells.storage)
@@ -170,8 +176,7 @@ def information(tables: Tables) -> np.ndarray:
         add_tables(*_read(tables.cells, tile), *given, sums[tile.down, tile.across, tile.tables])
 
     _over_tiles(tables.cells, tables.height, add)
-    total = tables.total.rounded
-    return sums.sum((0, 1)) / total / total
+    return _shares(_shares(sums.sum((0, 1)), tables), tables)
 
 
 def _entropies(tables: Tables, whole: Sums) -> np.ndarray:
@@ -185,7 +190,7 @@ def _entropies(tables: Tables, whole: Sums) -> np.ndarray:
         )  # fmt: skip
 
     _over_tiles(tables.cells, tables.height, add)
-    return sums.sum((0, 1)) / tables.total.rounded
+    return _shares(sums.sum((0, 1)), tables)
 
 
 def joint_entropies(tables: Tables) -> np.ndarray:
@@ -205,15 +210,19 @@ def marginal_entropies(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
     count, total = tables.scale.size, tables.total
     results = np.zeros((2, count))
     for sums, result in zip((tables.rows, tables.columns), results, strict=True):
-        parts = [part.reshape(count, -1) for part in (sums.rounded, sums.rest)]
+        size = sums.rounded.size // max(1, count)
+        parts = [part.reshape(count, size) for part in (sums.rounded, sums.rest)]
         kernels.sum_entropies()(*parts, total.rounded, total.rest, result)
-    return results[0] / total.rounded, results[1] / total.rounded
+    return _shares(results[0], tables), _shares(results[1], tables)
 
 
 def pointwise(tables: Tables, normalize: bool, unit: float, dtype: str) -> np.ndarray:
     """Return the pointwise mutual information of each cell in units of `unit`, a row a row."""
-    # a table as it stands is one whose total is taken to be 1
-    total = tables.total if normalize else Sums(tables.scale, np.zeros_like(tables.scale))
+    total = tables.total
+    if normalize:
+        total = Sums(np.where(total.rounded == 0, np.nan, total.rounded), total.rest)
+    else:  # what stands there has a total of 1
+        total = Sums(tables.scale, np.zeros_like(tables.scale))
     cells, fill_tables = tables.cells, kernels.pointwise(tables.cells.storage, dtype)
     out = empty((cells.count, cells.width), dtype)
 
