@@ -37,24 +37,38 @@ _MODULES = {
         "js_divergence",
         "kl_divergence",
         "renyi_divergence",
+        "surprisal",
         "total_variation",
     ),
+    "fastinfo.tables": (
+        "conditional_entropy",
+        "information_gain",
+        "joint_entropy",
+        "mutual_information",
+        "normalized_mutual_information",
+        "pointwise_mutual_information",
+    ),
+    "fastinfo.samples": ("Contingency", "contingency"),
     "fastinfo.matrices": ("pairwise",),
     "fastinfo.catalogue": ("Measure", "measures"),
     "fastinfo.configuration": ("config",),
     "fastinfo.engine": ("get_num_threads", "set_num_threads"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_SUBMODULES = ("gaussian",)
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(f"fastinfo.{name}")
     if name not in _HOMES:
         from difflib import get_close_matches
 
         from fastinfo.elsewhere import ELSEWHERE
 
-        near = [ELSEWHERE[name]] if name in ELSEWHERE else get_close_matches(name, __all__, 1)
+        names = [*__all__, *_SUBMODULES]
+        near = [ELSEWHERE[name]] if name in ELSEWHERE else get_close_matches(name, names, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise AttributeError(f"module 'fastinfo' has no attribute {name!r}{hint}")
     value = getattr(import_module(_HOMES[name]), name)
@@ -63,4 +77,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, *_SUBMODULES, "__version__"]

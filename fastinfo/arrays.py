@@ -102,7 +102,7 @@ def read(name: str, x: Any) -> Source:
     elif hasattr(x, "__dlpack__"):
         data = _from_dlpack(name, x, kind)
     else:
-        data, kind = _from_sequence(name, x), "numpy"
+        data, kind = from_sequence(name, x), "numpy"
         native = data.dtype
     dtype = _name(data.dtype)
     if dtype == "uint16":
@@ -145,7 +145,8 @@ def _from_dlpack(name: str, x: Any, kind: str) -> np.ndarray:
         raise TypeError(f"{name} cannot be read through DLPack: {error}") from error
 
 
-def _from_sequence(name: str, x: Any) -> np.ndarray:
+def from_sequence(name: str, x: Any) -> np.ndarray:
+    """Return a nested sequence as an array; ValueError if it is no rectangle."""
     try:
         return np.asarray(x)
     except ValueError as error:

@@ -19,13 +19,15 @@ class Sum:
     """What the bins of two rows add up to, and what that says, in nats.
 
     With `largest` the largest term counts instead of their sum. `overflows` tells that a sum of
-    powers may be infinite where the result is not, see `formulas.lowered_power_term`.
+    powers may be infinite where the result is not, see `formulas.lowered_power_term`. Below -½ the
+    sum loses digits that `far` has.
     """
 
     term: Callable
     says: Callable = formulas.itself
     largest: bool = False
     overflows: bool = False
+    far: Sum | None = None
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,9 @@ def _renyi_form(row: Measure, alpha: float) -> Measure:
         total = Sum(formulas.log_ratio_term, largest=True)
         return replace(row, total=total, plain_total=total, products=(), infinite="first")
     if alpha == 0.0:
-        plain = Sum(formulas.outside_term, formulas.renyi_of_powers)
-        return replace(row, plain_total=plain, products=())
+        plain = Sum(formulas.inside_term, formulas.renyi_of_powers)
+        total = Sum(formulas.renyi_term, formulas.renyi_of_excess, far=plain)
+        return replace(row, total=total, plain_total=plain, products=())
     if abs(alpha - 1.0) < 0.05:
         row = replace(row, products=())
     if alpha < 1.0:
@@ -176,6 +179,8 @@ def _renyi_form(row: Measure, alpha: float) -> Measure:
     return replace(row, total=total, plain_total=plain, infinite="first")
 
 
+_POWERS = Sum(formulas.power_term, formulas.renyi_of_powers)
+_ROOTS = Sum(formulas.power_term, formulas.bhattacharyya_of_powers)
 _ROWS = (
     Measure(
         "cross_entropy",
@@ -218,8 +223,8 @@ _ROWS = (
     Measure(
         "renyi_divergence",
         ("alpha",),
-        total=Sum(formulas.renyi_term, formulas.renyi_of_excess),
-        plain_total=Sum(formulas.power_term, formulas.renyi_of_powers),
+        total=Sum(formulas.renyi_term, formulas.renyi_of_excess, far=_POWERS),
+        plain_total=_POWERS,
         products=_power_products(formulas.renyi_of_powers, formulas.renyi_of_excess),
         form=_renyi_form,
     ),
@@ -236,8 +241,8 @@ _ROWS = (
     Measure(
         "bhattacharyya_distance",
         symmetric=True,
-        total=Sum(formulas.renyi_term, formulas.bhattacharyya_of_excess),
-        plain_total=Sum(formulas.power_term, formulas.bhattacharyya_of_powers),
+        total=Sum(formulas.renyi_term, formulas.bhattacharyya_of_excess, far=_ROOTS),
+        plain_total=_ROOTS,
         products=_power_products(
             formulas.bhattacharyya_of_powers, formulas.bhattacharyya_of_excess
         ),

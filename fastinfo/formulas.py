@@ -271,14 +271,19 @@ def hellinger_term(p, q, d, weight):
     return root * root
 
 
+def log_quotient(p, q, d):
+    """log(p / q) of positive p and q: of d, their difference, where p is near q."""
+    n, s = log_ratio(p, q)
+    if n == 0.0:
+        s = d / (p + q)
+    return n * LN2 + (2.0 * s + 2.0 * s * s * s * atanh_tail(s * s))
+
+
 def jeffreys_term(p, q, d, parameter):
     """(p - q) log(p / q), never negative."""
     if p == 0.0 or q == 0.0:
         return 0.0 if p == q else (p + q) * inf
-    n, s = log_ratio(p, q)
-    if n == 0.0:
-        s = d / (p + q)
-    return d * (n * LN2 + 2.0 * s + 2.0 * s * s * s * atanh_tail(s * s))
+    return d * log_quotient(p, q, d)
 
 
 def expm1_excess(x):
@@ -294,8 +299,8 @@ def expm1_excess(x):
 def renyi_term(p, q, d, alpha):
     """p^α q^(1 - α) - α p - (1 - α) q: of the sign of α - 1, and 0 only where p = q.
 
-    With ε = α - 1 and L = log(p / q) it is ε times (p L - p + q) + p L ((exp(ε L) - 1) / (ε L) - 1),
-    which cancel by no more than a factor 2 from α = ½ on; below, p and q change places.
+    With ε = α - 1 and L = log(p / q) it is ε times p L - p + q and p L ((exp(ε L) - 1) / (ε L) - 1)
+    together, which cancel by no more than a factor 2 from α = ½ on; below, p and q change places.
     """
     if alpha == 0.0:
         return 0.0 * p - q if p == 0.0 else 0.0 * q
@@ -323,12 +328,10 @@ def power_term(p, q, d, alpha):
         return 0.0 * q
     if q == 0.0:
         return p * inf if alpha > 1.0 else 0.0 * p
-    n, s = log_ratio(p, q)
-    x = (alpha - 1.0) * (n * LN2 + 2.0 * s + 2.0 * s * s * s * atanh_tail(s * s))
-    return p * exp(x)
+    return p * exp((alpha - 1.0) * log_quotient(p, q, d))
 
 
-def outside_term(p, q, d, parameter):
+def inside_term(p, q, d, parameter):
     """Q where p > 0: what α = 0 leaves of a product of powers."""
     return q if p > 0.0 else 0.0 * (p + q)
 
@@ -339,10 +342,7 @@ def log_ratio_term(p, q, d, parameter):
         return -inf + 0.0 * q
     if q == 0.0:
         return p * inf
-    n, s = log_ratio(p, q)
-    if n == 0.0:
-        s = d / (p + q)
-    return n * LN2 + 2.0 * s + 2.0 * s * s * s * atanh_tail(s * s)
+    return log_quotient(p, q, d)
 
 
 def lowered_power_term(p, q, d, given):
@@ -351,6 +351,38 @@ def lowered_power_term(p, q, d, given):
     if p == 0.0:
         return 0.0 * q
     return p * exp((alpha - 1.0) * (log_ratio_term(p, q, d, alpha) - top))
+
+
+# --- cells of joint tables -----------------------------------------------------------------------
+
+
+def surprisal(p):
+    """-log p, +0 of 1."""
+    return 0.0 - log(p)
+
+
+def part_entropy_term(p, whole, d):
+    """p log(whole / p) of a part of a whole, d = whole - p: never negative, 0 of all of it."""
+    return 0.0 if p == 0.0 else p * log_quotient(whole, p, 0.0 if d < 0.0 else d)
+
+
+def information_term(p, row, column, total):
+    """a log(a / b) - a + b of a = p total and b = row column, a product that is next to nothing."""
+    near = log_quotient(p, row, p - row) + log_quotient(total, column, total - column)
+    return p * total * (near - 1.0)
+
+
+def pointwise_information(p, row, column, total, a, b, d):
+    """log(p total / (row column)) from a = p total, b = row column and d = a - b, -inf for p = 0.
+
+    Products that are not normal numbers are left alone.
+    """
+    if p == 0.0:
+        return -inf + 0.0 * d
+    if a < 2.0**-1022 or b < 2.0**-1022:
+        far = log_quotient(p, row, p - row) + log_quotient(total, column, total - column)
+        return far + 0.0 * d
+    return log_quotient(a, b, d) + 0.0 * d
 
 
 # --- roads over all pairs ------------------------------------------------------------------------

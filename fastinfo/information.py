@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastinfo import checks, formulas
-from fastinfo.arrays import Rows, Source, as_result, give, promote, read, same_device
+from fastinfo.arrays import Rows, Source, as_result, empty, give, promote, read, same_device
 from fastinfo.catalogue import MEASURES, Sum
 from fastinfo.dispatch import home
 
@@ -465,6 +465,53 @@ def total_variation(
     0.25
     """
     return _two("total_variation", p, q, None, axis, keepdims, normalize)
+
+
+def surprisal(p: Any, *, base: float | None = None) -> Any:
+    r"""Surprisal of each probability, :math:`-\log p`.
+
+    Parameters
+    ----------
+    p : array
+        Probabilities, at least 0, taken as they are: floats of 16 to 64 bits, integers or booleans.
+    base : float, optional
+        Base of the logarithm, positive and not 1; e if left out.
+
+    Returns
+    -------
+    array
+        Of the shape of `p`, in nats, or units of `base`; float64 for float64 and integers, else
+        float32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `p` holds no real numbers or a negative one, or `base` breaks its rule.
+
+    Notes
+    -----
+    p = 0 gives inf, inf gives NaN, and p > 1 a negative number. Errors are below 1e-15 relative
+    before the result is rounded.
+
+    References
+    ----------
+    .. [1] M. Tribus, "Thermostatics and Thermodynamics", 1961.
+
+    Examples
+    --------
+    >>> import fastinfo
+    >>> print(fastinfo.surprisal([1.0, 0.5, 0.25, 0.0], base=2))
+    [ 0.  1.  2. inf]
+    """
+    x = read("p", p)
+    unit = checks.logarithm_of(base)
+    result = empty(x.shape, x.result)
+    if x.data.size:
+        rows = Rows.along(np.atleast_1d(x.data), x.dtype, x.storage)
+        target = Rows.along(result.reshape(rows.data.shape), x.result, x.result)
+        lowest = home("tables", x.device).surprisals(rows, unit, target)
+        checks.no_negative(x, np.array(lowest))
+    return give(result, x)
 
 
 def _two(

@@ -293,6 +293,9 @@ DISTRIBUTION_CALLS: Calls = {
     "kl_divergence": lambda p, q: fastinfo.kl_divergence(p, q),
     "js_divergence": lambda p, q: fastinfo.js_divergence(p, q, weights=(0.3, 0.7)),
     "js_distance": lambda p, q: fastinfo.js_distance(p, q),
+    "jeffreys_divergence": lambda p, q: fastinfo.jeffreys_divergence(p, q),
+    "renyi_divergence": lambda p, q: fastinfo.renyi_divergence(p, q, 1.7),
+    "bhattacharyya_distance": lambda p, q: fastinfo.bhattacharyya_distance(p, q),
     "total_variation": lambda p, q: fastinfo.total_variation(p, q),
     "hellinger_distance": lambda p, q: fastinfo.hellinger_distance(p, q),
 }
@@ -302,8 +305,12 @@ PAIR_MEASURES = (
     "kl_divergence",
     "js_divergence",
     "js_distance",
+    "jeffreys_divergence",
+    "bhattacharyya_distance",
     "total_variation",
     "hellinger_distance",
 )
-WITH_BASE = PAIR_MEASURES[:4]
+WITH_BASE = PAIR_MEASURES[:6]
 SYMMETRIC = PAIR_MEASURES[2:]
+# Orders of a Rényi divergence: its limits, near 1, on either side, symmetric, large.
+ORDERS = (0.0, 1e-3, 0.3, 0.5, 0.9, 0.99, 1.0, 1.01, 1.5, 2.0, 10.0, 300.0, float("inf"))

@@ -498,8 +498,10 @@ def powers(p: Wide, q: Wide, d: Wide, alpha: float) -> Wide:
     for n in range(2, 14):
         product = (a if n == 2 else product) * ((a - 1) / 2 if n == 2 else (a - n + 1) / n)
         near = near + product * u**n
-    whole = np.where(p == 0, 0, p**a * np.where(q == 0, np.inf if a > 1 else 0, q ** (1 - a)))
-    far = whole - a * p - (1 - a) * q + 0 * p * q
+    both = p * np.expm1((a - 1) * signed_log_ratio(p, q, d)) - (a - 1) * d
+    alone = np.where(p == 0, (a - 1) * q, p * (np.inf if a > 1 else -a)) + 0 * p * q
+    far = np.where((p > 0) & (q > 0), both, np.where((p == 0) & (q == 0), 0, alone))
+    far = np.where(np.isnan(p + q), np.nan, far)
     small = abs(u) * max(1.0, float(a)) < 1e-2
     return np.where(small & (q > 0), q * near, far)
 
@@ -516,13 +518,14 @@ def renyi_divergence(p, q, *, alpha, normalize=True, base=None):
     elif alpha == 0:
         value = np.where(p > 0, q, 0 * p).sum(-1)
         outside = np.where(p == 0, q, 0 * p).sum(-1)
-        value = -np.log1p(-outside) if normalize else -np.log(value)
-    elif normalize:
-        value = np.log1p(powers(p, q, d, alpha).sum(-1)) / (np.longdouble(alpha) - 1)
+        value = np.where(normalize & (outside < 0.5), -np.log1p(-outside), -np.log(value))
     else:
-        a = np.longdouble(alpha)
-        whole = np.where(p == 0, 0 * q, p**a * np.where(q == 0, np.inf if a > 1 else 0, q ** (1 - a)))
-        value = np.log(whole.sum(-1)) / (a - 1)
+        a, excess = np.longdouble(alpha), powers(p, q, d, alpha).sum(-1)
+        none = 0 * (p + q)
+        by_q = np.where(q == 0, np.inf if a > 1 else 0, q ** (1 - a))
+        whole = np.where(p == 0, none, np.where(q == 0, none + p * by_q, p**a * by_q)).sum(-1)
+        near = normalize & (excess > -0.5)
+        value = np.where(near, np.log1p(excess), np.log(whole)) / (a - 1)
     return value / unit(base)
 
 

@@ -117,6 +117,22 @@ class Contract:
 
     def total_variation(p, q, *, axis=-1, keepdims=False, normalize=True): ...
 
+    def joint_entropy(pxy, *, base=None, normalize=True): ...
+
+    def conditional_entropy(pxy, *, base=None, normalize=True): ...
+
+    def mutual_information(pxy, *, base=None, normalize=True): ...
+
+    def normalized_mutual_information(pxy, average="arithmetic", *, normalize=True): ...
+
+    def pointwise_mutual_information(pxy, *, base=None, normalize=True): ...
+
+    def information_gain(parent, children, *, base=None): ...
+
+    def surprisal(p, *, base=None): ...
+
+    def contingency(x, y): ...
+
     def pairwise(
         x, y=None, measure="js_divergence", *, base=None, normalize=True, out=None,
         condensed=False, progress=False, **parameters,
@@ -151,7 +167,9 @@ def test_signatures(name):
     assert [p.name for p in actual.values() if p.kind is positional][: len(first)] == first
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONS, "SoftmaxStatistics", "StreamingCrossEntropy"])
+@pytest.mark.parametrize(
+    "name", [*FUNCTIONS, "SoftmaxStatistics", "StreamingCrossEntropy", "Contingency"]
+)
 def test_public_names(name):
     assert name in dir(fastinfo)
     assert name in fastinfo.__all__

@@ -1,19 +1,24 @@
 """Laws of the measures, drawn from the catalogue, and of the softmax functions."""
 
 import dataclasses
+import functools
 
 import cases
 import numpy as np
 import oracles
 import pytest
 from accuracy import assert_close_loss, assert_same_bits
-from hypothesis import given
+from hypothesis import given as drawn
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import fastinfo
 
-MEASURES = {row.name: row for row in fastinfo.measures()}
+ROWS = {row.name: row for row in fastinfo.measures()}
+ORDERS = {f"renyi_divergence, {alpha:g}": alpha for alpha in cases.ORDERS}
+MEASURES = {name: row for name, row in ROWS.items() if name != "renyi_divergence"} | {
+    label: ROWS["renyi_divergence"].at(alpha) for label, alpha in ORDERS.items()
+}
 DIVERGENCES = [name for name in MEASURES if name != "cross_entropy"]
 
 finite = st.floats(-50, 50, width=32)
@@ -28,17 +33,32 @@ def rows_of_logits(draw):
     return draw(hnp.arrays(np.float64, (3, v), elements=finite))
 
 
+def given(name):
+    """Return the parameters of a measure."""
+    return {"alpha": ORDERS[name]} if name in ORDERS else {}
+
+
 def measure(name):
     """Return the function of rows of that name."""
-    return getattr(fastinfo, name)
+    return functools.partial(getattr(fastinfo, MEASURES[name].name), **given(name))
+
+
+def pairwise(x, y, name):
+    """Return the matrix of that name."""
+    return fastinfo.pairwise(x, y, MEASURES[name].name, **given(name))
+
+
+def exact_of(name, p, q):
+    """Return the measure by its definition."""
+    return oracles.MEASURES[MEASURES[name].name](p, q, **given(name))
 
 
 def test_catalogue():
     """One frozen row a measure, in the words of the contract."""
     rows = fastinfo.measures()
     assert isinstance(rows, tuple)
-    assert set(MEASURES) >= set(cases.PAIR_MEASURES)
-    assert len(MEASURES) == len(rows)
+    assert set(ROWS) >= set(cases.PAIR_MEASURES)
+    assert len(ROWS) == len(rows)
     for row in rows:
         assert dataclasses.is_dataclass(row)
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -50,9 +70,10 @@ def test_catalogue():
         "hellinger_distance",
     }
     assert {row.name for row in rows if row.has_base} >= set(cases.WITH_BASE)
-    assert not MEASURES["total_variation"].has_base
-    assert not MEASURES["hellinger_distance"].has_base
-    assert "weights" in MEASURES["js_divergence"].parameters
+    assert not ROWS["total_variation"].has_base
+    assert not ROWS["hellinger_distance"].has_base
+    assert "alpha" in ROWS["renyi_divergence"].parameters
+    assert "weights" in ROWS["js_divergence"].parameters
     bounds = {row.name: row.upper_bound for row in rows}
     assert bounds["js_divergence"] == pytest.approx(np.log(2))
     assert bounds["js_distance"] == pytest.approx(np.sqrt(np.log(2)))
@@ -60,27 +81,27 @@ def test_catalogue():
 
 
 @pytest.mark.parametrize("name", MEASURES)
-@given(x=counts)
+@drawn(x=counts)
 def test_not_negative(name, x):
     assert (measure(name)(x[:, None], x[None]) >= 0).all()
-    assert (fastinfo.pairwise(x, None, name) >= 0).all()
-    assert (fastinfo.pairwise(x.astype(np.float32), x[:2].astype(np.float32), name) >= 0).all()
+    assert (pairwise(x, None, name) >= 0).all()
+    assert (pairwise(x.astype(np.float32), x[:2].astype(np.float32), name) >= 0).all()
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
-@given(x=counts)
+@drawn(x=counts)
 def test_zero_on_itself(name, x):
     assert_same_bits(measure(name)(x, x), np.zeros(3))
-    assert_same_bits(np.diagonal(fastinfo.pairwise(x, None, name)).copy(), np.zeros(3))
-    assert_same_bits(np.diagonal(fastinfo.pairwise(x, x + 0, name)).copy(), np.zeros(3))
+    assert_same_bits(np.diagonal(pairwise(x, None, name)).copy(), np.zeros(3))
+    assert_same_bits(np.diagonal(pairwise(x, x + 0, name)).copy(), np.zeros(3))
 
 
 @pytest.mark.parametrize("name", [n for n in MEASURES if MEASURES[n].symmetric])
-@given(x=counts)
+@drawn(x=counts)
 def test_symmetric(name, x):
     forth, back = measure(name)(x[:, None], x[None]), measure(name)(x[None], x[:, None])
     np.testing.assert_allclose(forth, back, rtol=1e-11, atol=1e-18)
-    matrix = fastinfo.pairwise(x, None, name)
+    matrix = pairwise(x, None, name)
     assert_same_bits(matrix, matrix.T.copy())
 
 
@@ -91,41 +112,41 @@ def test_not_symmetric(name):
 
 
 @pytest.mark.parametrize("name", [n for n in MEASURES if MEASURES[n].metric])
-@given(x=counts)
+@drawn(x=counts)
 def test_triangle(name, x):
-    d = fastinfo.pairwise(x, None, name)
+    d = pairwise(x, None, name)
     assert (d[:, None] <= (d[:, :, None] + d[None]) * (1 + 1e-12) + 1e-18).all()
 
 
 @pytest.mark.parametrize("name", [n for n in MEASURES if np.isfinite(MEASURES[n].upper_bound)])
-@given(x=counts)
+@drawn(x=counts)
 def test_upper_bound(name, x):
     bound = MEASURES[name].upper_bound
     assert (measure(name)(x[:, None], x[None]) <= bound * (1 + 1e-12)).all()
-    assert (fastinfo.pairwise(x, None, name) <= bound * (1 + 1e-12)).all()
-    single = fastinfo.pairwise(x.astype(np.float32), None, name)
+    assert (pairwise(x, None, name) <= bound * (1 + 1e-12)).all()
+    single = pairwise(x.astype(np.float32), None, name)
     assert (single <= np.float32(bound * (1 + 2e-5))).all()
 
 
 @pytest.mark.parametrize("name", MEASURES)
-@given(x=counts, seed=st.integers(0, 1000))
+@drawn(x=counts, seed=st.integers(0, 1000))
 def test_permutation_of_the_bins(name, x, seed):
     """The order of the bins changes rounding, nothing else."""
     y = x[:, np.random.default_rng(seed).permutation(x.shape[-1])]
-    exact = oracles.MEASURES[name](x[0], x[1])
+    exact = exact_of(name, x[0], x[1])
     for value in (measure(name)(x[0], x[1]), measure(name)(y[0], y[1])):
         np.testing.assert_allclose(value, float(exact), rtol=2e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", MEASURES)
-@given(x=counts, shift=st.integers(-20, 20))
+@drawn(x=counts, shift=st.integers(-20, 20))
 def test_scale_of_a_distribution(name, x, shift):
     """A power of two scales exactly: the same bits."""
     assert_same_bits(measure(name)(x[0] * 2.0**shift, x[1]), measure(name)(x[0], x[1]))
 
 
 @pytest.mark.parametrize("name", MEASURES)
-@given(x=counts, zeros=st.integers(1, 9))
+@drawn(x=counts, zeros=st.integers(1, 9))
 def test_empty_bins_change_nothing(name, x, zeros):
     padded = np.pad(x, ((0, 0), (0, zeros)))
     np.testing.assert_allclose(
@@ -133,14 +154,14 @@ def test_empty_bins_change_nothing(name, x, zeros):
     )
 
 
-@given(x=counts)
+@drawn(x=counts)
 def test_cross_entropy_is_entropy_and_divergence(x):
     p, q = x[:, None], x[None]
     total = fastinfo.entropy(p) + fastinfo.kl_divergence(p, q)
     np.testing.assert_allclose(fastinfo.cross_entropy(p, q), total, rtol=1e-12, atol=1e-14)
 
 
-@given(x=counts)
+@drawn(x=counts)
 def test_js_is_the_mean_divergence_from_the_middle(x):
     p, q = (row / row.sum() for row in x[:2])
     m = (p + q) / 2
@@ -150,7 +171,7 @@ def test_js_is_the_mean_divergence_from_the_middle(x):
     np.testing.assert_allclose(distance**2, fastinfo.js_divergence(p, q), rtol=1e-12, atol=0)
 
 
-@given(x=counts)
+@drawn(x=counts)
 def test_order_of_the_measures(x):
     """Pinsker: 2·TV² <= KL; h² <= TV <= h·√2; ln2·h² <= JS <= h²."""
     p, q = x[:, None], x[None]
@@ -164,7 +185,7 @@ def test_order_of_the_measures(x):
     assert (js <= hellinger**2 + slack).all()
 
 
-@given(x=counts, y=counts)
+@drawn(x=counts, y=counts)
 def test_divergence_is_additive_on_products(x, y):
     p, q = (np.outer(x[i], y[i]).ravel() for i in (0, 1))
     total = fastinfo.kl_divergence(x[0], x[1]) + fastinfo.kl_divergence(y[0], y[1])
@@ -173,13 +194,13 @@ def test_divergence_is_additive_on_products(x, y):
     np.testing.assert_allclose(fastinfo.entropy(p), entropies, rtol=1e-11, atol=1e-14)
 
 
-@given(x=counts)
+@drawn(x=counts)
 def test_entropy_is_at_most_the_logarithm_of_the_support(x):
     assert (fastinfo.entropy(x) <= np.log((x > 0).sum(-1)) + 1e-14).all()
     assert (fastinfo.entropy(x) >= 0).all()
 
 
-@given(x=counts, groups=st.integers(1, 4))
+@drawn(x=counts, groups=st.integers(1, 4))
 def test_merging_bins_loses_information(x, groups):
     """Data processing: a sum of bins never moves distributions apart."""
     merged = np.zeros((3, groups))
@@ -192,7 +213,7 @@ def test_merging_bins_loses_information(x, groups):
 # Softmax --------------------------------------------------------------------------------------
 
 
-@given(x=rows_of_logits(), shift=st.integers(-1000, 1000))
+@drawn(x=rows_of_logits(), shift=st.integers(-1000, 1000))
 def test_shift_of_the_logits(x, shift):
     x = np.round(x * 1024) / 1024
     targets = np.zeros(3, int)
@@ -205,7 +226,7 @@ def test_shift_of_the_logits(x, shift):
     np.testing.assert_allclose(moved.logsumexp, still.logsumexp + shift, rtol=1e-12, atol=1e-12)
 
 
-@given(x=rows_of_logits(), seed=st.integers(0, 1000))
+@drawn(x=rows_of_logits(), seed=st.integers(0, 1000))
 def test_permutation_of_the_classes(x, seed):
     order = np.random.default_rng(seed).permutation(x.shape[-1])
     target = int(order[0])
@@ -214,7 +235,7 @@ def test_permutation_of_the_classes(x, seed):
     assert_close_loss(actual, exact, np.float64)
 
 
-@given(x=rows_of_logits(), exponent=st.integers(-3, 3))
+@drawn(x=rows_of_logits(), exponent=st.integers(-3, 3))
 def test_temperature_divides(x, exponent):
     """By a power of two the logits themselves may be divided: the same value."""
     temperature, targets = 2.0**exponent, np.zeros(3, int)
@@ -224,7 +245,7 @@ def test_temperature_divides(x, exponent):
     )
 
 
-@given(x=rows_of_logits())
+@drawn(x=rows_of_logits())
 def test_fields_belong_together(x):
     v = x.shape[-1]
     statistics = fastinfo.softmax_statistics(x, x.argmax(-1))
@@ -242,7 +263,7 @@ def test_fields_belong_together(x):
     )
 
 
-@given(x=rows_of_logits(), seed=st.integers(0, 1000))
+@drawn(x=rows_of_logits(), seed=st.integers(0, 1000))
 def test_one_hot_rows_are_integer_targets(x, seed):
     v = x.shape[-1]
     targets = np.random.default_rng(seed).integers(0, v, 3)
@@ -257,7 +278,7 @@ def test_one_hot_rows_are_integer_targets(x, seed):
         np.testing.assert_allclose(hard[1], soft[1], rtol=1e-11, atol=1e-13)
 
 
-@given(x=rows_of_logits(), seed=st.integers(0, 1000))
+@drawn(x=rows_of_logits(), seed=st.integers(0, 1000))
 def test_loss_of_the_softmax_is_its_entropy(x, seed):
     p = fastinfo.softmax(x)
     rows = fastinfo.softmax_cross_entropy(x, p, reduction="none")

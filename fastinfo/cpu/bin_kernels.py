@@ -10,6 +10,8 @@ from fastinfo.cpu.memory import part
 from fastinfo.cpu.simd import exact_sum_of, fused, highest_of, maximum, sum_of, two_sum
 from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 
+# Where Σ p^α q^(1 - α) - 1 has lost digits of the sum.
+FAR = -0.5
 # Neither fused nor reordered, which would undo what they are for.
 AS_WRITTEN = frozenset[str]()
 
@@ -88,6 +90,17 @@ def bin_value(total, storage_p, storage_q):
         bin_sum(total.term, storage_p, storage_q, total.largest),
         formula(total.says, vmath.double),
     )
+    if total.far is not None:
+        far = bin_value(total.far, storage_p, storage_q)
+
+        @helper(EXACT)
+        def value_of_either(p, q, p_total, p_rest, q_total, q_rest, parameter):
+            v = add(p, q, p_total, p_rest, q_total, q_rest, parameter)
+            if v < FAR:
+                return far(p, q, p_total, p_rest, q_total, q_rest, parameter)
+            return says(v, parameter)
+
+        return value_of_either
     if not total.overflows:
 
         @helper(EXACT)

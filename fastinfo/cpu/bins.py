@@ -90,6 +90,10 @@ def values(total: Sum, finish: Callable, pairs: Pairs, parameter: float, unit: f
     """Return the measure of each pair."""
     result = pairs.sums(total.term, parameter, total.largest)
     beyond = np.isinf(result) if total.overflows else np.zeros(0, np.bool_)
+    if total.far is not None and (far := result < kernels.FAR).any():
+        others = values(total.far, finish, pairs, parameter, unit)
+        kernels.finishes(total.says, finish)(result, unit, parameter)
+        return np.where(far, others, result)
     kernels.finishes(total.says, finish)(result, unit, parameter)
     if beyond.any():
         tops = pairs.sums(formulas.log_ratio_term, parameter, largest=True)

@@ -342,8 +342,8 @@ def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
     @kernel(*key_of(total, finish), says.__name__, storage_x, storage_y, into)
     def finish_rows(
         lo, x_lo, y_lo, factor, x_rows, y_rows, x_bounds, y_bounds, x_slacks, y_slacks, x_holes,
-        y_holes, x_filled, x_empty, y_filled, y_empty, x, x_starts, x_totals, x_rests, y, y_starts, y_totals, y_rests,
-        width, parameter, unit, diagonal, room, out,
+        y_holes, x_filled, x_empty, y_filled, y_empty, x, x_starts, x_totals, x_rests, y, y_starts,
+        y_totals, y_rests, width, parameter, unit, diagonal, room, out,
     ):  # fmt: skip
         for first in range(0, out.shape[1], FINISHED):
             last = min(first + FINISHED, out.shape[1])

@@ -295,7 +295,8 @@ class Products:
             # of a symmetric matrix what is right of the band's first row
             first = max(0, lo - begin) if job.symmetric else 0
             right = band[:, first:]
-            np.matmul(e, g[first:].T, out=right)
+            with np.errstate(all="ignore"):  # powers may overflow: those rows are computed again
+                np.matmul(e, g[first:].T, out=right)
             y_part = y.rows(slice(first, None))
             y_holes, y_filled, y_empty = (s[first:] for s in supports[1])
             room = min(kernels.FINISHED, max(1, right.shape[1]))
@@ -399,7 +400,7 @@ def _together(x: Side, of_y: Supports, infinite: str) -> tuple[Supports, Support
 
     If only p > 0 over q = 0 is infinite, x has no empty bins that count, and y no filled ones.
     """
-    holes, filled, empty = of_y
+    holes, _, empty = of_y
     both = infinite == "both"
     if not both and not holes.any():
         return _NO_SUPPORTS, _NO_SUPPORTS
