@@ -387,7 +387,8 @@ def pointwise_information(p, row, column, total, a, b, d):
 
 # --- roads over all pairs ------------------------------------------------------------------------
 # Near-equal rows differ by little, and what does not differ cancels. Measured from the mean over
-# all rows (c, or r for distributions) rounding errors shrink with the spread of the rows.
+# all rows (c, or r for distributions) rounding errors shrink with the spread of the rows. A row's
+# own term is given its factor in the product, and both factors of the mean.
 
 
 def same_of(p, r, parameter):
@@ -430,33 +431,33 @@ def power(x, exponent):
     return x**exponent
 
 
-def no_row(p, f_mean, g_mean, parameter):
+def no_row(p, own, f_mean, g_mean, parameter):
     """Nothing."""
     return 0.0 * p
 
 
-def kl_row(p, f_mean, g_mean, parameter):
+def kl_row(p, own, f_mean, g_mean, parameter):
     """P log p - p mean(log q)."""
     return where(p == 0.0, 0.0, p * (log(p) - g_mean))
 
 
-def cross_entropy_row(p, f_mean, g_mean, parameter):
+def cross_entropy_row(p, own, f_mean, g_mean, parameter):
     """-p mean(log q)."""
     return -p * g_mean
 
 
-def cross_entropy_column(q, f_mean, g_mean, parameter):
+def cross_entropy_column(q, own, f_mean, g_mean, parameter):
     """-mean(p) (log q - mean(log q)); the support test sees to q = 0."""
     return where(q == 0.0, 0.0, -f_mean * (log(q) - g_mean))
 
 
-def hellinger_row(p, f_mean, g_mean, parameter):
+def hellinger_row(p, own, f_mean, g_mean, parameter):
     """(√p - mean)²; Σ (√p - √q)² is these of p and q less twice Σ (√p - mean) (√q - mean)."""
     d = sqrt(p) - f_mean
     return d * d
 
 
-def jeffreys_row(p, f_mean, g_mean, parameter):
+def jeffreys_row(p, own, f_mean, g_mean, parameter):
     """(p - r) (log p - log r), as f_mean² = r and g_mean / f_mean = log r.
 
     Σ (p - q) (log p - log q) is these of p and q less Σ (p - r) log(q / r) and the same turned.
@@ -466,24 +467,17 @@ def jeffreys_row(p, f_mean, g_mean, parameter):
     return where((p > 0.0) & known, (p - f_mean * f_mean) * (log(p) - log_r), 0.0)
 
 
-def power_row(p, f_mean, g_mean, alpha):
-    """(p^α - r^α) r^(1 - α) - α (p - r), as f_mean² = r.
+def power_row(p, own, f_mean, g_mean, alpha):
+    """(p^α - r^α) r^(1 - α) - α (p - r), as f_mean = √r and own = √r (p / r)^α.
 
     p^α q^(1 - α) - α p - (1 - α) q is this of p, that of q, and the product of both differences.
     """
-    r = f_mean * f_mean
-    known = where(r == 0.0, 1.0, r)
-    grown = where(p == 0.0, 0.0, power(p / known, alpha))
-    return where(r == 0.0, 0.0, r * (grown - 1.0) - alpha * (p - r))
+    return f_mean * (own - f_mean) - alpha * (p - f_mean * f_mean)
 
 
-def power_column(q, f_mean, g_mean, alpha):
-    """(q^(1 - α) - r^(1 - α)) r^α - (1 - α) (q - r); 0 where a power of 0 would be infinite."""
-    r = f_mean * f_mean
-    known = where(r == 0.0, 1.0, r)
-    grown = where(q == 0.0, 0.0, power(q / known, 1.0 - alpha))
-    value = r * (grown - 1.0) - (1.0 - alpha) * (q - r)
-    return where(r == 0.0, 0.0, where((q == 0.0) & (1.0 - alpha < 0.0), 0.0, value))
+def power_column(q, own, f_mean, g_mean, alpha):
+    """(q^(1 - α) - r^(1 - α)) r^α - (1 - α) (q - r)."""
+    return f_mean * (own - f_mean) - (1.0 - alpha) * (q - f_mean * f_mean)
 
 
 # A pair is computed again where less than its sum's error times a constant: the part of a sum that
@@ -579,21 +573,19 @@ def itself(x, parameter):
 
 
 def log1p_of(v):
-    """log(1 + v), by what u = 1 + v as rounded has kept of v: log(u) v / (u - 1) (Kahan)."""
+    """log(1 + v): log(u) of u = 1 + v as rounded, and what that lost, which counts near 0."""
     u = 1.0 + v
-    known = (u != 1.0) & (u < inf)
-    kept = where(known, u - 1.0, 1.0)
-    return where(u == 1.0, v, where(u < inf, log(u) * (v / kept), u))
+    return log(u) + where(u < 2.0, v - (u - 1.0), 0.0)
 
 
 def renyi_of_excess(v, alpha):
     """log(1 + v) / (α - 1) of v = Σ p^α q^(1 - α) - 1; a sum below -1 is rounding."""
-    return log1p_of(where(v < -1.0, -1.0, v)) / (alpha - 1.0) + 0.0
+    return log1p_of(where(v < -1.0, -1.0, v)) * (1.0 / (alpha - 1.0)) + 0.0
 
 
 def renyi_of_powers(total, alpha):
     """log(Σ p^α q^(1 - α)) / (α - 1)."""
-    return log(total) / (alpha - 1.0) + 0.0
+    return log(total) * (1.0 / (alpha - 1.0)) + 0.0
 
 
 def renyi_of_lowered_powers(total, alpha, top):

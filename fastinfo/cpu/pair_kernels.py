@@ -84,18 +84,19 @@ def factors(function, row, storage, into):
     arithmetic = vmath.double
     lanes, filled = arithmetic.lanes, arithmetic.filled
     read, known = (vmath.reader(kind, arithmetic, 0.0) for kind in (storage, "float64"))
-    narrow, most, largest = (
-        (single, 2.0**60, 2.0**127) if into == "float32" else (double, 2.0**500, np.inf)
+    narrow, most, least = (
+        (single, 2.0**127, 2.0**-126) if into == "float32" else (double, 2.0**1023, 2.0**-1022)
     )
     f, row_term = formula(function, vmath.lanewise), formula(row, vmath.lanewise)
     bounded = function.__name__ in POWERS
 
     @helper(EXACT)
-    def out_of_range(v, p):
+    def out_of_range(v, p, parameter):
         if not bounded:
             return filled(0.0)
-        size = absolute(v)
-        inside = (size < most) & (size > 1.0 / most) | (p == 0.0)
+        # a sum of powers is at least 1 for orders above 1: what is next to nothing adds nothing
+        lowest = least if parameter < 1.0 else -1.0
+        inside = (v < most) & (v > lowest) | (p == 0.0)
         return where(inside, filled(0.0), filled(np.inf))
 
     @helper(EXACT)
@@ -106,10 +107,10 @@ def factors(function, row, storage, into):
             r = known(reference, k)
             whole = f(p, r, parameter)
             v = whole - known(own_mean, k)
-            e = narrow(where(absolute(v) < largest, v, 0.0))
+            e = narrow(where(absolute(v) < most, v, 0.0))
             store(out, k, e)
-            norms += double(e) * double(e) + out_of_range(whole, p)
-            sums += row_term(p, known(f_mean, k), known(g_mean, k), parameter)
+            norms += double(e) * double(e) + out_of_range(whole, p, parameter)
+            sums += row_term(p, whole, known(f_mean, k), known(g_mean, k), parameter)
         return sum_of(sums), np.sqrt(sum_of(norms))
 
     @kernel(function.__name__, row.__name__, storage, into)

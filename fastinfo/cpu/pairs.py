@@ -28,6 +28,7 @@ BAND = 1024
 TILE_ROWS = 16
 PREPARE_ROWS = 64
 EPSILON = {"float32": 2.0**-24, "float64": 2.0**-53}
+RANGE = {"float32": 2.0**-120, "float64": 2.0**-1000}
 RTOL = {"float32": 2e-5, "float64": 1e-12}
 # Errors that decide what is computed again: of a matrix product in units of the norms it
 # multiplies, of a tile in units of Σ |row| (or of the norm of p - r), of sums in float64 in units
@@ -326,21 +327,18 @@ class Products:
         grown = road.f is formulas.power_of and job.real == "float64"
         exponent = max(job.parameter, abs(1.0 - job.parameter))
         growth = 1.0 + POWER_ERROR * exponent / PRODUCT_ERROR if grown else 1.0
-        if road.plain:
+        if road.plain:  # a margin is below 1, so a pair whose sum may overflow is computed again
             error = PLAIN_ERROR + PLAIN_GROWTH * np.sqrt(job.x.width)
-            return 0.0, slack, growth * error * unit
+            return RANGE[job.real], slack, growth * error * unit
         return growth * abs(road.factor) * PRODUCT_ERROR * unit, slack, growth * slack * floor
 
     def _bounds(
         self, rows: np.ndarray, norms: np.ndarray, error: float, slack: float, floor: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """What a pair's margin must reach: a product of two of the first, and two of the second."""
-        slacks = slack * np.abs(rows) + floor
-        if self.road.plain:
-            return np.zeros(len(rows)), np.where(np.isinf(norms), np.inf, slacks)
-        return error * np.where(np.isinf(norms), 0.0, norms), np.where(
-            np.isinf(norms), np.inf, slacks
-        )
+        beyond = np.isinf(norms)
+        slacks = np.where(beyond, np.inf, slack * np.abs(rows) + floor)
+        return error * np.where(beyond, 0.0, norms), slacks
 
 
 def _are_far(job: Job, mean: np.ndarray) -> bool:
