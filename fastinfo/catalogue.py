@@ -34,9 +34,10 @@ class Sum:
 class Product:
     """Road of a measure Σ row(p) + Σ column(q) - factor Σ f(p) g(q), a matrix product.
 
-    f and g are measured from their values at the mean over the rows, which row and column know as
-    well: of each side's own rows, or of all with `shared`; or, with `plain`, from 0. With `turned`
-    Σ g(p) f(q) comes as well, in the same product. `margin` is how much of a sum counts.
+    f and g know a weight of the bin, made of the mean over the rows. They are measured from their
+    values at that mean, which row and column know as well: of each side's own rows, or of all with
+    `shared`; or, with `plain`, from 0. With `turned` Σ g(p) f(q) comes as well, in the same
+    product. `margin` is how much of a sum counts.
     """
 
     f: Callable
@@ -49,6 +50,7 @@ class Product:
     shared: bool = False
     plain: bool = False
     turned: bool = False
+    weight: Callable = formulas.unweighted
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ _JEFFREYS_PRODUCT = Product(
     formulas.jeffreys_row,
     shared=True,
     turned=True,
+    weight=formulas.root_weight,
 )
 _HELLINGER_PRODUCT = Product(
     formulas.root_of,
@@ -144,10 +147,13 @@ _HELLINGER_PRODUCT = Product(
 def _power_products(says: Callable, says_of_excess: Callable) -> tuple[Product, ...]:
     """Roads of measures of Σ p^α q^(1 - α): of rows far apart, and of rows near each other."""
     f, g = formulas.power_of, formulas.other_power_of
-    far = Product(f, g, factor=-1.0, says=says, margin=formulas.log_margin, shared=True, plain=True)
+    far = Product(
+        f, g, factor=-1.0, says=says, margin=formulas.log_margin, shared=True, plain=True,
+        weight=formulas.power_weight,
+    )  # fmt: skip
     near = Product(
         f, g, formulas.power_row, formulas.power_column, -1.0, says_of_excess,
-        formulas.log1p_margin, shared=True,
+        formulas.log1p_margin, shared=True, weight=formulas.power_weight,
     )  # fmt: skip
     return far, near
 

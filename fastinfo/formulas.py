@@ -391,44 +391,54 @@ def pointwise_information(p, row, column, total, a, b, d):
 # own term is given its factor in the product, and both factors of the mean.
 
 
-def same_of(p, r, parameter):
+def same_of(p, w, parameter):
     """P."""
     return p
 
 
-def log_of(p, r, parameter):
+def log_of(p, w, parameter):
     """Log p; the kernels leave out bins where it is -inf."""
     return log(p)
 
 
-def root_of(p, r, parameter):
+def root_of(p, w, parameter):
     """√p."""
     return sqrt(p)
 
 
-def share_of(p, r, parameter):
+def unweighted(r, parameter):
+    """Weight w of a bin of measures that need none."""
+    return 0.0
+
+
+def root_weight(r, parameter):
+    """w = √r."""
+    return sqrt(r)
+
+
+def share_of(p, w, parameter):
     """p / √r, of a length like that of what it is multiplied by."""
-    return where(r == 0.0, 0.0, p / sqrt(r))
+    return where(w == 0.0, 0.0, p / w)
 
 
-def weighted_log_of(p, r, parameter):
+def weighted_log_of(p, w, parameter):
     """√r log p."""
-    return where(r == 0.0, 0.0, sqrt(r) * log(p))
+    return where(w == 0.0, 0.0, w * log(p))
 
 
-def power_of(p, r, alpha):
+def power_weight(r, alpha):
+    """w = (α - ½) log r."""
+    return 0.0 if r == 0.0 else (alpha - 0.5) * log(r)
+
+
+def power_of(p, w, alpha):
     """√r (p / r)^α."""
-    return where(p == 0.0, 0.0, sqrt(r) * power(p / r, alpha))
+    return where(p == 0.0, 0.0, exp(alpha * log(p) - w))
 
 
-def other_power_of(p, r, alpha):
+def other_power_of(p, w, alpha):
     """√r (p / r)^(1 - α)."""
-    return where(p == 0.0, 0.0, sqrt(r) * power(p / r, 1.0 - alpha))
-
-
-def power(x, exponent):
-    """x to a power."""
-    return x**exponent
+    return where(p == 0.0, 0.0, exp((1.0 - alpha) * log(p) + w))
 
 
 def no_row(p, own, f_mean, g_mean, parameter):
@@ -496,7 +506,7 @@ def log1p_margin(v):
 
 def log_margin(v):
     """At most |log v|, of which the relative error of v is the error."""
-    return where(v > 1.0, 1.0 - 1.0 / v, 1.0 - v)
+    return where(v < 1.0, 1.0 - v, 0.69 * where(v < 2.0, v - 1.0, 1.0))
 
 
 def log_in_units(x):

@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 
+from fastinfo import formulas
 from fastinfo.cpu import vmath
 from fastinfo.cpu.bin_kernels import bin_value, share
 from fastinfo.cpu.memory import part, row_of, store
@@ -67,12 +68,25 @@ def references(function):
     compiled = formula(function, vmath.double)
 
     @kernel(function.__name__)
-    def write_references(mean, parameter, out):
+    def write_references(mean, weights, parameter, out):
         for k in range(mean.size):
-            v = compiled(mean[k], mean[k], parameter)
+            v = compiled(mean[k], weights[k], parameter)
             out[k] = v if abs(v) < np.inf else 0.0
 
     return write_references
+
+
+@cache
+def weights(function):
+    """Kernel: the weights of bins, from the mean distribution."""
+    compiled = formula(function, vmath.double)
+
+    @kernel(function.__name__)
+    def write_weights(mean, parameter, out):
+        for k in range(mean.size):
+            out[k] = compiled(mean[k], parameter)
+
+    return write_weights
 
 
 @cache
@@ -100,12 +114,11 @@ def factors(function, row, storage, into):
         return where(inside, filled(0.0), filled(np.inf))
 
     @helper(EXACT)
-    def write(x, lift, inverse, reference, f_mean, g_mean, own_mean, parameter, out):
+    def write(x, lift, inverse, weights, f_mean, g_mean, own_mean, parameter, out):
         sums, norms = filled(0.0), filled(0.0)
         for k in range(0, x.size, lanes):
             p = read(x, k) * lift * inverse
-            r = known(reference, k)
-            whole = f(p, r, parameter)
+            whole = f(p, known(weights, k), parameter)
             v = whole - known(own_mean, k)
             e = narrow(where(absolute(v) < most, v, 0.0))
             store(out, k, e)
@@ -115,7 +128,7 @@ def factors(function, row, storage, into):
 
     @kernel(function.__name__, row.__name__, storage, into)
     def write_factors(
-        x, starts, width, total, valid, reference, f_mean, g_mean, own_mean, parameter, at, out,
+        x, starts, width, total, valid, weights, f_mean, g_mean, own_mean, parameter, at, out,
         rows, norms,
     ):  # fmt: skip
         for i in range(starts.size):
@@ -123,7 +136,7 @@ def factors(function, row, storage, into):
             if valid[i]:
                 p = part(x, starts[i], starts[i] + width)
                 rows[i], norms[i] = write(
-                    p, *scales(total[i]), reference, f_mean, g_mean, own_mean, parameter, target
+                    p, *scales(total[i]), weights, f_mean, g_mean, own_mean, parameter, target
                 )
             else:
                 target[:] = 0.0
@@ -299,6 +312,21 @@ def values(total, finish, storage_x, storage_y, into):
 
 
 @cache
+def _say(says, into):
+    """What vectors of sums say; a logarithm in the type of the result, half the time of float64."""
+    in_double = formula(says, vmath.lanewise)
+    if into != "float32" or says is formulas.itself:
+        return in_double
+    in_single = formula(says, vmath.lanewise_single)
+
+    @helper(EXACT)
+    def say(v, parameter):
+        return double(in_single(single(v), np.float32(parameter)))
+
+    return say
+
+
+@cache
 def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
     """Kernel: finish a band of the matrix that holds Σ f(p) g(q), with the test of supports.
 
@@ -306,7 +334,7 @@ def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
     """
     direct, lanes = bin_value(total, storage_x, storage_y), vmath.double.lanes
     finished, finish_one = formula(finish, vmath.lanewise), formula(finish)
-    say, margin_of = formula(says, vmath.lanewise), formula(margin, vmath.lanewise)
+    say, margin_of = _say(says, into), formula(margin, vmath.lanewise)
     margin_of_one = formula(margin, vmath.double)
     filled_with, real = vmath.double.filled, vmath.STORAGE[into][0].real
     read_sums, read = (vmath.reader(kind, vmath.double, 0.0) for kind in (into, "float64"))

@@ -422,16 +422,27 @@ def halved(arithmetic):
 
 
 @helper(EXACT)
-def _power(x, exponent):
-    """A positive x to a power, with an error of 1e-16 times the logarithm of the result."""
-    t = _log_double(x) * (exponent * _LOG2_E)
+def _exp_double(x):
+    """exp(x), with an error of 1e-16 times x; 2**1000 beyond that."""
+    t = x * _LOG2_E
     return _exp2_double(where(t > 1000.0, 1000.0, t))
 
 
 # What formulas need that are compiled for vectors.
 lanewise = SimpleNamespace(
-    where=where, sqrt=simd.root, log=_log_double, abs=simd.absolute, power=_power
+    where=where, sqrt=simd.root, log=_log_double, abs=simd.absolute, exp=_exp_double
 )
+
+
+@helper(EXACT)
+def _log_single(x):
+    """Natural logarithm of a float32 of at least 0; NaN for NaN."""
+    value = where(x == _f(0), _f(-np.inf), _log2_single(x) * _F_LN2)
+    value = where(x == _f(np.inf), x, value)
+    return where(x >= _f(0), value, _f(np.nan))
+
+
+lanewise_single = SimpleNamespace(where=where, log=_log_single)
 
 # storage → (arithmetic, load, store)
 STORAGE = {
