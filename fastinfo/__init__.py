@@ -37,6 +37,7 @@ _MODULES = {
         "total_variation",
     ),
     "fastinfo.matrices": ("pairwise",),
+    "fastinfo.samples": ("mutual_information_matrix",),
     "fastinfo.catalogue": ("Measure", "measures"),
     "fastinfo.configuration": ("config",),
     "fastinfo.engine": ("get_num_threads", "set_num_threads"),
