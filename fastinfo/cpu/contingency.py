@@ -19,15 +19,16 @@ from fastinfo.engine import run
 
 __all__ = ["Columns", "bands", "mirror"]
 
-# Most codes of a column that is compared as sets.
-FEW = 24
-# Most cells of a whole table, at least, and for each sample.
-TABLE = 1 << 14
-TABLE_A_SAMPLE = 2
-# Rows of the matrix after which progress is told; sets of x and y in a tile; values of columns that
-# are read at a time; cells that are computed together.
+# Most codes of a column that is compared as sets. A pair then takes 13 ps a cell and sample, where
+# counting takes 0.5 ns a sample and 1.5 ns a cell (one thread with AVX-512, as all figures here).
+FEW = 20
+# Most cells of a whole table for each sample. With more, the cells that are there are cheaper: the
+# two cost the same at 4 for 1000 samples and for a million.
+TABLE = 4
+# Rows of the matrix after which progress is told; codes of x and y in a tile (64 of x are 5 %
+# slower); values of columns that are read at a time; cells that are computed together.
 BAND = 128
-X_TILE, Y_TILE = 64, 256
+X_TILE, Y_TILE = 128, 256
 VALUES = 1 << 17
 CELLS = 512
 # Values up to this, or four times the number of samples, are numbered by a table of all of them.
@@ -46,10 +47,8 @@ class Columns:
     def of(cls, source: Source) -> Columns:
         """Return the columns of an array of integers; ValueError if one is negative."""
         n, width = source.shape
-        word = np.uint16 if n <= 1 << 16 or source.data.itemsize <= 2 else np.int64
-        if word is np.int64 and n < 2**31:
-            word = np.int32
-        codes = np.empty((width, n), word)
+        narrow = n <= 1 << 16 or source.data.itemsize <= 2
+        codes = np.empty((width, n), "uint16" if narrow else "int32" if n < 2**31 else "int64")
         counts: list[np.ndarray] = [np.empty(0)] * width
         step = max(1, VALUES // max(1, n))
 
@@ -123,7 +122,7 @@ def _renamed(values: np.ndarray, low: int, high: int, codes: np.ndarray) -> np.n
 
 @dataclass(frozen=True)
 class Sets:
-    """Columns of few codes: for each code the samples that have it, as bits.
+    """Columns of few codes: for each code but the last the samples that have it, as bits.
 
     Sets of column `index[k]` are `bits[first[k] : first[k + 1]]`.
     """
@@ -131,6 +130,7 @@ class Sets:
     index: np.ndarray
     first: np.ndarray
     counts: np.ndarray
+    lasts: np.ndarray
     entropies: np.ndarray
     bits: np.ndarray
 
@@ -138,10 +138,12 @@ class Sets:
     def of(cls, columns: Columns) -> Sets:
         """Return the sets of the columns of few codes."""
         few = columns.sizes <= FEW
-        index, counts = np.flatnonzero(few), columns.real_counts[np.repeat(few, columns.sizes)]
-        first = np.concatenate([[0], np.cumsum(columns.sizes[few])])
+        index, ends = np.flatnonzero(few), columns.starts[1:][few] - 1
+        first = np.concatenate([[0], np.cumsum(columns.sizes[few] - 1)])
+        own = np.repeat(few, columns.sizes)
+        own[ends] = False
         words = -(-columns.samples // (64 * kernels.LANES)) * kernels.LANES
-        bits = arrays.empty((counts.size, words), "int64")
+        bits = arrays.empty((int(first[-1]), words), "int64")
         write = kernels.sets()
 
         def task(lo: int, hi: int) -> None:
@@ -149,12 +151,13 @@ class Sets:
             write(columns.codes, index[lo:hi], first, lo, bits)
 
         run(task, index.size, max(1, VALUES // columns.samples))
-        return cls(index, first, counts, columns.entropies[few], bits)
+        counts = columns.real_counts
+        return cls(index, first, counts[own], counts[ends], columns.entropies[few], bits)
 
     @property
     def arguments(self) -> tuple[np.ndarray, ...]:
         """What the kernel takes of it beside the bits."""
-        return self.index, self.first, self.counts, self.entropies
+        return self.index, self.first, self.counts, self.lasts, self.entropies
 
     def within(self, lo: int, hi: int) -> tuple[int, int]:
         """Which of its columns are those from `lo` to `hi` of all."""
@@ -162,43 +165,41 @@ class Sets:
         return int(begin), int(end)
 
     def cut(self, lo: int, hi: int, most: int) -> Iterator[tuple[int, int]]:
-        """Cut a range of columns into some of about `most` sets."""
+        """Cut a range of columns into some of about `most` codes."""
+        codes = self.first + np.arange(self.first.size)
         while lo < hi:
-            end = int(np.searchsorted(self.first, self.first[lo] + most, "right")) - 1
+            end = int(np.searchsorted(codes, codes[lo] + most, "right")) - 1
             end = min(max(end, lo + 1), hi)
             yield lo, end
             lo = end
-
-    def but_last(self, lo: int, hi: int) -> np.ndarray:
-        """Return the sets of some columns but the last of each."""
-        begin = self.first[lo]
-        sets = np.arange(begin, self.first[hi])
-        return np.delete(sets, self.first[lo + 1 : hi + 1] - 1 - begin)
 
 
 def _by_sets(x: Columns, y: Columns, lo: int, hi: int, out: np.ndarray) -> None:
     """Fill the pairs of columns of few codes in some rows; with itself, above the diagonal."""
     a, b = x.sets, y.sets
-    x_lo, x_hi = a.within(lo, hi)
     tiles = [
         (*strip, *tile)
-        for strip in a.cut(x_lo, x_hi, X_TILE)
+        for strip in a.cut(*a.within(lo, hi), X_TILE)
         for tile in b.cut(strip[0] if x is y else 0, b.index.size, Y_TILE)
     ]
     write_pairs = kernels.by_sets()
 
     def task(begin: int, end: int) -> None:
         for x_lo, x_hi, y_lo, y_hi in tiles[begin:end]:
-            x_sets = a.but_last(x_lo, x_hi)
-            width = -(-int(b.first[y_hi] - b.first[y_lo]) // kernels.LANES) * kernels.LANES
-            table = arrays.empty((x_sets.size + 1, width), "float64")
-            counts, sums = arrays.empty((2, width), "float64")
+            width = _padded(int(b.first[y_hi] - b.first[y_lo]))
+            whole = width + _padded(y_hi - y_lo)
+            table = arrays.empty((int(a.first[x_hi] - a.first[x_lo]) + 1, whole), "float64")
+            y_room, sums = arrays.empty((2, whole), "float64")
             write_pairs(
-                a.bits, x_lo, x_hi, *a.arguments, x_sets, b.bits, y_lo, y_hi, *b.arguments,
-                float(x.samples), table, counts, sums, out,
+                a.bits, x_lo, x_hi, *a.arguments, b.bits, y_lo, y_hi, *b.arguments,
+                float(x.samples), width, table, y_room, sums, out,
             )  # fmt: skip
 
     run(task, len(tiles), 1)
+
+
+def _padded(length: int) -> int:
+    return -(-length // kernels.LANES) * kernels.LANES
 
 
 # --- counting ------------------------------------------------------------------------------------
@@ -209,13 +210,12 @@ def _by_counting(x: Columns, y: Columns, lo: int, hi: int, out: np.ndarray) -> N
     many = np.flatnonzero(y.sizes > FEW)
     every = np.arange(y.count)
     rows = np.flatnonzero((x.sizes[lo:hi] > FEW) | bool(many.size)) + lo
-    most = max(TABLE, TABLE_A_SAMPLE * x.samples)
 
     def task(begin: int, end: int) -> None:
         for i in rows[begin:end].tolist():
             others = many if x.sizes[i] <= FEW else every
             others = others[others > i] if x is y else others
-            whole = x.sizes[i] * y.sizes[others] <= most
+            whole = x.sizes[i] * y.sizes[others] <= TABLE * x.samples
             for fill, which in ((_tables, others[whole]), (_groups, others[~whole])):
                 if which.size:
                     fill(x, i, y, which, out[i])
@@ -227,7 +227,7 @@ def _tables(x: Columns, i: int, y: Columns, which: np.ndarray, out: np.ndarray) 
     """Fill pairs of a column of x from whole tables."""
     integer = np.dtype(np.int32 if x.samples < 2**31 else np.int64)
     widest = int(y.sizes[which].max())
-    cells, y_room = arrays.empty((2, -(-widest // kernels.LANES) * kernels.LANES), "float64")
+    cells, y_room = arrays.empty((2, _padded(widest)), "float64")
     kernels.by_tables(x.codes.dtype.name + y.codes.dtype.name, integer.name)(
         x.codes[i], x.real_counts[x.starts[i] : x.starts[i + 1]], x.entropies[i], y.codes, which,
         y.real_counts, y.starts, y.entropies, float(x.samples),
