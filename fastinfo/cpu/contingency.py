@@ -182,7 +182,7 @@ def _by_sets(x: Columns, y: Columns, lo: int, hi: int, out: np.ndarray) -> None:
         for strip in a.cut(*a.within(lo, hi), X_TILE)
         for tile in b.cut(strip[0] if x is y else 0, b.index.size, Y_TILE)
     ]
-    write_pairs = kernels.by_sets()
+    compare_sets = kernels.by_sets()
 
     def task(begin: int, end: int) -> None:
         for x_lo, x_hi, y_lo, y_hi in tiles[begin:end]:
@@ -190,7 +190,7 @@ def _by_sets(x: Columns, y: Columns, lo: int, hi: int, out: np.ndarray) -> None:
             whole = width + _padded(y_hi - y_lo)
             table = arrays.empty((int(a.first[x_hi] - a.first[x_lo]) + 1, whole), "float64")
             y_room, sums = arrays.empty((2, whole), "float64")
-            write_pairs(
+            compare_sets(
                 a.bits, x_lo, x_hi, *a.arguments, b.bits, y_lo, y_hi, *b.arguments,
                 float(x.samples), width, table, y_room, sums, out,
             )  # fmt: skip
@@ -228,7 +228,7 @@ def _tables(x: Columns, i: int, y: Columns, which: np.ndarray, out: np.ndarray) 
     integer = np.dtype(np.int32 if x.samples < 2**31 else np.int64)
     widest = int(y.sizes[which].max())
     cells, y_room = arrays.empty((2, _padded(widest)), "float64")
-    kernels.by_tables(x.codes.dtype.name + y.codes.dtype.name, integer.name)(
+    kernels.by_tables(x.codes.dtype.name, y.codes.dtype.name, integer.name)(
         x.codes[i], x.real_counts[x.starts[i] : x.starts[i + 1]], x.entropies[i], y.codes, which,
         y.real_counts, y.starts, y.entropies, float(x.samples),
         np.zeros(int(x.sizes[i]) * widest, integer), cells, y_room, out,

@@ -216,7 +216,7 @@ def by_sets():
             store(sums, k, total + term(left, x_last, n_y, n))
 
     @kernel()
-    def write_pairs(
+    def compare_sets(
         x, x_lo, x_hi, x_index, x_first, x_counts, x_lasts, x_entropies, y, y_lo, y_hi, y_index,
         y_first, y_counts, y_lasts, y_entropies, n, width, table, y_room, sums, out,
     ):  # fmt: skip
@@ -236,14 +236,14 @@ def by_sets():
                     total += sums[k]
                 target[y_index[j]] = snapped(total / n / n, x_entropies[i], y_entropies[j])
 
-    return write_pairs
+    return compare_sets
 
 
 # --- many codes: samples one by one --------------------------------------------------------------
 
 
 @cache
-def by_tables(word, integer):
+def by_tables(x_word, y_word, integer):
     """Kernel: mutual information of a column of x with columns of y, each from a whole table.
 
     `table` is of zeros, and is left so; `cells` and `y_room` hold a padded row of it.
@@ -272,8 +272,8 @@ def by_tables(word, integer):
             total += term(load(cells, k), n_x, load(y_counts, k), n)
         return total
 
-    @kernel(word, integer)
-    def write_pairs(
+    @kernel(x_word, y_word, integer)
+    def count_in_tables(
         x, x_counts, x_entropy, y, y_index, y_counts, y_starts, y_entropies, n, table, cells,
         y_room, out,
     ):  # fmt: skip
@@ -289,7 +289,7 @@ def by_tables(word, integer):
                 total += row_of_terms(of_row, x_counts[i], of_y, n)
             out[j] = snapped(simd.sum_of(total) / n / n, x_entropy, y_entropies[j])
 
-    return write_pairs
+    return count_in_tables
 
 
 @cache
@@ -361,7 +361,7 @@ def by_groups(word):
         return total + add_terms(cells, n)
 
     @kernel(word)
-    def write_pairs(
+    def count_in_groups(
         order, ends, x_entropy, y, y_index, y_counts, y_starts, y_entropies, n, table, touched,
         cells, out,
     ):  # fmt: skip
@@ -370,4 +370,4 @@ def by_groups(word):
             total = pair(order, ends, row_of(y, j), y_own, n, table, touched, cells)
             out[j] = snapped(total / n / n, x_entropy, y_entropies[j])
 
-    return write_pairs
+    return count_in_groups
