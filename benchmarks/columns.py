@@ -47,12 +47,14 @@ def _work(shape: Table) -> int:
 
 
 def _exact(x: np.ndarray, y: np.ndarray) -> float:
-    """Mutual information of two columns, in terms that do not cancel."""
-    n = float(x.size)
-    table = np.histogram2d(x, y, bins=(np.arange(x.max() + 2), np.arange(y.max() + 2)))[0]
-    p, q = table / n, np.outer(table.sum(axis=1), table.sum(axis=0)) / n**2
+    """Mutual information of two columns, from differences of counts that are exact."""
+    bins = np.arange(x.max() + 2), np.arange(y.max() + 2)
+    table = np.histogram2d(x, y, bins=bins)[0].astype(np.longdouble)
+    product = np.outer(table.sum(axis=1), table.sum(axis=0))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.where(p > 0, p * np.log(p / q) - p + q, q).sum())
+        u = (table * x.size - product) / product
+        terms = np.where(table > 0, (1 + u) * np.log1p(u) - u, 1)
+    return float((product * terms).sum() / x.size**2)
 
 
 def _pairs(shape: Table) -> list[tuple[int, int]]:

@@ -10,7 +10,11 @@ from accuracy import RTOL, assert_same_bits, assert_within, peak
 from sklearn.metrics import mutual_info_score, normalized_mutual_info_score
 
 import fastinfo
+from fastinfo import formulas
 from fastinfo.cpu import contingency
+from fastinfo.cpu import contingency_kernels as kernels
+from fastinfo.cpu.memory import store, whole_loader
+from fastinfo.engine import kernel
 
 AVERAGES = ["arithmetic", "geometric", "min", "max"]
 # Most codes of sets, and most cells of a whole table for each sample.
@@ -98,6 +102,15 @@ def test_many_stretches_of_samples_tiles_and_bands(rng):
     np.testing.assert_allclose(rest, actual[:140, 10:], rtol=1e-13)
 
 
+def test_sets_in_shorter_vectors(rng, monkeypatch):
+    """As where the processor has no AVX-512."""
+    x = columns(rng, 1000, [2, 3, 10, 1, 19, 2])
+    expected = fastinfo.mutual_information_matrix(x)
+    monkeypatch.setattr(kernels, "AVX2", not kernels.AVX2)
+    monkeypatch.setattr(kernels, "by_sets", kernels.by_sets.__wrapped__)
+    assert_same_bits(fastinfo.mutual_information_matrix(x), expected)
+
+
 # Near zero ---------------------------------------------------------------------------------------
 
 
@@ -132,8 +145,6 @@ def test_nearly_independent_columns_keep_their_digits(rng, road, moved):
 
 def test_counts_beyond_the_exact_integers():
     """The term of a cell where its products have 104 bits."""
-    from fastinfo import formulas
-
     n = float(2**52)
     count, n_x, n_y = 2.0**50 + 1, 2.0**51, 2.0**51
     with mpmath.workdps(60):
@@ -147,11 +158,6 @@ def test_counts_beyond_the_exact_integers():
 
 def test_a_term_of_counts_too_large_to_be_samples(rng):
     """Compiled as it is uncompiled, in vectors, where products have more than 53 bits."""
-    from fastinfo import formulas
-    from fastinfo.cpu import contingency_kernels as kernels
-    from fastinfo.cpu.memory import store, whole_loader
-    from fastinfo.engine import kernel
-
     term, load = kernels._term(), whole_loader(8)
 
     @kernel("test")

@@ -215,7 +215,7 @@ def by_sets():
                 total += term(count, x_counts[i], n_y, n)
             store(sums, k, total + term(left, x_last, n_y, n))
 
-    @kernel()
+    @kernel(lanes)
     def compare_sets(
         x, x_lo, x_hi, x_index, x_first, x_counts, x_lasts, x_entropies, y, y_lo, y_hi, y_index,
         y_first, y_counts, y_lasts, y_entropies, n, width, table, y_room, sums, out,
