@@ -15,13 +15,14 @@ from fastinfo.arrays import Source, lazy
 from fastinfo.checks import refuse
 from fastinfo.cpu import contingency_kernels as kernels
 from fastinfo.cpu.pairs import mirror
+from fastinfo.cpu.simd import COUNTS_BITS
 from fastinfo.engine import run
 
 __all__ = ["Columns", "bands", "mirror"]
 
-# Most codes of a column that is compared as sets. A pair then takes 13 ps a cell and sample, where
-# counting takes 0.5 ns a sample and 1.5 ns a cell (one thread with AVX-512, as all figures here).
-FEW = 20
+# Most codes of a column that is compared as sets, where a pair takes 12 ps a cell and sample (one
+# thread of a Zen 4, as all figures here; 35 ps with AVX2); samples are counted in 0.6 ns each.
+FEW = 22 if COUNTS_BITS else 13
 # Most cells of a whole table for each sample. With more, the cells that are there are cheaper: the
 # two cost the same at 4 for 1000 samples and for a million.
 TABLE = 4

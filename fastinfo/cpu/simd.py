@@ -32,12 +32,13 @@ FLAGS = ("contract",)
 WORD = ir.IntType(32)
 
 
-def _has_avx512() -> bool:
-    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
-    return {"+avx512f", "+avx512dq"} <= set(features)
+def _has(*features: str) -> bool:
+    return set(features) <= set(cpu_target.target_context.codegen().magic_tuple()[2].split(","))
 
 
-AVX512 = _has_avx512()
+AVX512 = _has("+avx512f", "+avx512dq")
+# Whether one instruction counts the bits of each lane: elsewhere it takes about eight.
+COUNTS_BITS = AVX512 and _has("+avx512vpopcntdq")
 # Whether the processor has 16 registers of 32 bytes.
 AVX2 = not AVX512 and platform.machine() in ("x86_64", "AMD64")
 
