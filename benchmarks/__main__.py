@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kernels, linear, memory, peers, processes, reference, report, shapes
+from benchmarks import columns, kernels, linear, memory, peers, processes, reference, report, shapes
 from fastinfo.bench import machine_facts, measure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,6 +76,7 @@ def run(names: Sequence[str], plan: kernels.Plan, effort: Effort) -> report.Run:
         print(f"\n## {done.titles[name]}\n\n{report.rows_table(done.rows[name])}", flush=True)
         shapes.forget()
         linear.forget()
+        columns.forget()
         reference.forget()
     return done
 

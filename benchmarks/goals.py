@@ -50,6 +50,7 @@ LOSS, GRADIENT = "loss, float32", "loss + gradient, float32, buffer"
 JS32 = "js_divergence, float32, Dirichlet(1)"
 JS64 = "js_divergence, float64, Dirichlet(1)"
 MATMUL = "product float32"
+MUTUAL_INFORMATION = "mutual_information_matrix"
 LINEAR = "linear_cross_entropy, float32"
 LINEAR_GRADIENTS = "linear_cross_entropy + gradients, float32, buffer"
 LINEAR_GRADIENTS_MADE = LINEAR_GRADIENTS.replace("buffer", "new memory")
@@ -211,6 +212,20 @@ GOALS = (
         "kl_divergence, float32, nearly equal",
         MATMUL,
         0.7,
+    ),
+    Goal(
+        "mutual_information_matrix, against scikit-learn",
+        "mutual-information",
+        MUTUAL_INFORMATION,
+        "scikit-learn mutual_info_score, 1 thread",
+        100.0,
+    ),
+    Goal(
+        "mutual_information_matrix, against the one-hot product",
+        "mutual-information",
+        MUTUAL_INFORMATION,
+        "product",
+        0.5,
     ),
     Goal(
         "import fastinfo, beyond import numpy (s)",

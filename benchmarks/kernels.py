@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 
 import fastinfo
-from benchmarks import linear, reference, shapes
+from benchmarks import columns, linear, reference, shapes
 from fastinfo import catalogue, matrices
 from fastinfo.bench import Case, Workers, ceiling_bytes, ceiling_cases, copy_cases, read_cases
 
@@ -475,6 +475,11 @@ SECTIONS: dict[str, Section] = {
     "small-pairs": Section("Smaller matrices", small_pairs, "small"),
     "products": Section(
         "Matrices that are a product", functools.partial(products, name="large"), "large"
+    ),
+    "mutual-information": Section(
+        "Mutual information of all pairs of columns",
+        lambda plan: columns.cases(plan.shapes.tables("columns")),
+        "columns",
     ),
     "products-double": Section("The same in double precision", products_in_double, "cube"),
 }

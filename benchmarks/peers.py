@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import linear, reference, shapes
+from benchmarks import columns, linear, reference, shapes
 from benchmarks.kernels import Plan
 from fastinfo.bench import Case
 
@@ -360,6 +360,12 @@ def linear_heads(plan: Plan) -> Iterator[Case]:
         yield from linear.torch_eager(plan.shapes.heads("head"), plan.workers.threads)
 
 
+def tables(plan: Plan) -> Iterator[Case]:
+    """Peers of the mutual information of columns."""
+    if _installed("sklearn"):
+        yield columns.sklearn_case(plan.shapes.tables("columns"))
+
+
 SECTIONS: dict[str, Callable[[Plan], Iterator[Case]]] = {
     "loss": loss,
     "softmaxes": softmaxes,
@@ -368,4 +374,5 @@ SECTIONS: dict[str, Callable[[Plan], Iterator[Case]]] = {
     "ten": functools.partial(short_rows, name="ten"),
     "pairs": pairs,
     "products": functools.partial(products, name="large"),
+    "mutual-information": tables,
 }

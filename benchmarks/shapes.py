@@ -36,6 +36,9 @@ HEADS: dict[str, tuple[int, int, int]] = {
     "head of few rows": (16, 256, 1_000_000),
 }
 
+# (samples, columns, codes)
+TABLES: dict[str, tuple[int, int, int]] = {"columns": (10_000, 1000, 10)}
+
 # The parameter of the Dirichlet distribution the rows are drawn from.
 DIRICHLET: dict[str, float] = {
     "Dirichlet(0.1)": 0.1,
@@ -68,10 +71,17 @@ class Shapes:
         m, d, v = HEADS[name]
         return self._less(m), self._less(d), self._less(v)
 
+    def tables(self, name: str) -> tuple[int, int, int]:
+        """Samples, columns and codes of a named table."""
+        n, width, values = TABLES[name]
+        return self._less(n), self._less(width), self._less(values)
+
     def find(self, name: str) -> tuple[int, ...]:
         """Return a shape of any kind."""
         if name in ROWS:
             return self.rows(name)
+        if name in TABLES:
+            return self.tables(name)
         return self.heads(name) if name in HEADS else self.pairs(name)
 
     def _less(self, length: int) -> int:

@@ -48,7 +48,7 @@ _MODULES = {
         "normalized_mutual_information",
         "pointwise_mutual_information",
     ),
-    "fastinfo.samples": ("Contingency", "contingency"),
+    "fastinfo.samples": ("Contingency", "contingency", "mutual_information_matrix"),
     "fastinfo.matrices": ("pairwise",),
     "fastinfo.catalogue": ("Measure", "measures"),
     "fastinfo.configuration": ("config",),

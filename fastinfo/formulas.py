@@ -28,6 +28,14 @@ def log(x):
     return -inf if x == 0.0 else nan
 
 
+def two_product(a, b):
+    """a b rounded, and exactly what the rounding lost."""
+    from fractions import Fraction  # 10 ms that only uncompiled formulas need
+
+    product = a * b
+    return product, float(Fraction(a) * Fraction(b) - Fraction(product))
+
+
 def where(condition, a, b):
     """Return a where the condition holds, else b; both are computed."""
     return a if condition else b
@@ -235,6 +243,17 @@ def kl_term(p, q, d):
     if n == 0.0:
         return d * s * (1.0 + s * (1.0 + s) * tail)
     return p * (n * LN2 + 2.0 * s + 2.0 * s * s * s * tail) - p + q
+
+
+def independence_term(count, n_x, n_y, n):
+    """N² (p log(p / q) - p + q) of a cell, for p = count / N and q = n_x n_y / N².
+
+    From u = p / q - 1, its products to twice the digits: exactly 0 where count N = n_x n_y, and
+    relatively accurate near it, for any N below 2⁵³.
+    """
+    (a, a_lost), (b, b_lost) = two_product(count, n), two_product(n_x, n_y)
+    d = (a - b) + (a_lost - b_lost)
+    return b * entropy_gap(d / b)
 
 
 def kl_bin(p, q, d, weight):

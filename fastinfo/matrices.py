@@ -100,7 +100,7 @@ def pairwise(
     n, m = sides[0].count, sides[-1].count
     shape = (n * (n - 1) // 2,) if condensed else (n, m)
     target = empty(shape, real) if out is None else output("out", out, shape, real, sources, None)
-    with _reporter(progress, n) as report:
+    with reporter(progress, n) as report:
         for lo, band in module.bands(job, None if condensed else target):
             _place(target, lo, band, condensed)
             report(lo + band.shape[0])
@@ -159,7 +159,7 @@ def _place(target: np.ndarray, lo: int, band: np.ndarray, condensed: bool) -> No
 
 
 @contextmanager
-def _reporter(
+def reporter(
     progress: bool | Callable[[int, int], object], total: int
 ) -> Iterator[Callable[[int], object]]:
     """Yield a function of the rows done."""

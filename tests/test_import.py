@@ -138,6 +138,10 @@ class Contract:
         condensed=False, progress=False, **parameters,
     ): ...  # fmt: skip
 
+    def mutual_information_matrix(
+        x, y=None, *, base=None, normalized=False, average="arithmetic", progress=False
+    ): ...
+
     def measures(): ...
 
     def set_num_threads(n): ...

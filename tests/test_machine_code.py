@@ -48,6 +48,8 @@ fastinfo.pairwise(near.astype(np.float32), near[::-1].astype(np.float32))
 for name in ("js_divergence", "total_variation"):
     for dtype in (np.float32, np.float64):
         fastinfo.pairwise(p.astype(dtype), p[::-1].astype(dtype), name)
+codes = rng.integers(0, 5, (300, 4))
+fastinfo.mutual_information_matrix(codes)
 print(json.dumps({name: "\\n".join(k.inspect_asm().values()) for name, k in kernels.items()}))
 """
 
@@ -90,6 +92,7 @@ def packed(text: str, real: str) -> int:
         ("fill js_tile_term", "float32", 7),
         ("fill js_tile_term", "float64", 6),
         ("fill js_centred_tile_term", "float32", 7),
+        ("compare_sets", "float64", 6),
     ],
 )
 def test_multiply_adds_are_packed(assembly, kernel, real, at_least):
@@ -127,3 +130,11 @@ def test_the_loop_over_logits_keeps_its_constants_in_registers(assembly, storage
     assert not any("vbroadcast" in line or "{1to" in line or "%rsp" in line for line in loop)
     lines_read = 2 if storage == "bfloat16" else 4  # four vectors, of 16 bits two to a line
     assert sum(line.startswith("prefetcht0") for line in loop) >= lines_read
+
+
+@pytest.mark.skipif(
+    not binding.get_host_cpu_features().get("avx512vpopcntdq"), reason="no such instruction"
+)
+def test_bits_in_common_are_counted_by_vectors(assembly):
+    (kernel,) = (text for name, text in assembly.items() if name.startswith("compare_sets"))
+    assert sum("vpopcntq" in line and "zmm" in line for line in kernel.splitlines()) >= 8

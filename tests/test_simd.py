@@ -110,3 +110,38 @@ def test_a_lane_can_be_replaced():
         return simd.highest_of(simd.with_lane(load(x, 0, 0.0), i, 5.0))
 
     assert [replace(np.zeros(8), i) for i in range(8)] == [5.0] * 8
+
+
+def test_products_keep_what_their_rounding_lost(rng):
+    @compiled
+    def products(a, b, rounded, lost):
+        for k in range(0, a.size, LANES):
+            p, r = simd.two_product(load(a, k, 0.0), load(b, k, 0.0))
+            memory.store(rounded, k, p)
+            memory.store(lost, k, r)
+
+    a, b = rng.integers(1, 2**53, (2, 19)).astype(np.float64)
+    rounded, lost = np.empty((2, 19))
+    products(a, b, rounded, lost)
+    for x, y, p, r in zip(a, b, rounded, lost, strict=True):
+        assert p == x * y and int(x) * int(y) == int(p) + int(r)
+
+
+@pytest.mark.parametrize("lanes", [4, 8])
+def test_bits_are_counted_in_eight_vectors_together(rng, lanes):
+    whole, four = memory.whole_loader(lanes), memory.whole_loader(4)
+
+    @compiled
+    def count(x, out):
+        a, b = simd.sums_of_eight(
+            simd.ones_of(whole(x[0], 0)), simd.ones_of(whole(x[1], 0)),
+            simd.ones_of(whole(x[2], 0)), simd.ones_of(whole(x[3], 0)),
+            simd.ones_of(whole(x[4], 0)), simd.ones_of(whole(x[5], 0)),
+            simd.ones_of(whole(x[6], 0)), simd.ones_of(whole(x[7], 0)),
+        )  # fmt: skip
+        memory.store(out, 0, a)
+        memory.store(out, 4, b + four(out, 4))
+
+    x, out = rng.integers(-(2**63), 2**63, (8, lanes)), np.zeros(8, np.int64)
+    count(x, out)
+    assert out.tolist() == [sum(int(w).bit_count() for w in row.view(np.uint64)) for row in x]

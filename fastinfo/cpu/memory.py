@@ -82,6 +82,18 @@ def loader(lanes: int) -> Any:
     return load
 
 
+@cache
+def whole_loader(lanes: int) -> Any:
+    """Return load(x, k): the vector x[k : k + lanes], all of which there must be."""
+
+    @instruction(lambda x, k: Vector(x.dtype, lanes))
+    def load(at, x, k):
+        address, _, size = _place(at, x, k, lanes)
+        return at.builder.load(address, align=size)
+
+    return load
+
+
 def _nothing(*given: Any) -> Any:
     return types.void
 

@@ -32,12 +32,13 @@ FLAGS = ("contract",)
 WORD = ir.IntType(32)
 
 
-def _has_avx512() -> bool:
-    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
-    return {"+avx512f", "+avx512dq"} <= set(features)
+def _has(*features: str) -> bool:
+    return set(features) <= set(cpu_target.target_context.codegen().magic_tuple()[2].split(","))
 
 
-AVX512 = _has_avx512()
+AVX512 = _has("+avx512f", "+avx512dq")
+# Whether one instruction counts the bits of each lane: elsewhere it takes about eight.
+COUNTS_BITS = AVX512 and _has("+avx512vpopcntdq")
 # Whether the processor has 16 registers of 32 bytes.
 AVX2 = not AVX512 and platform.machine() in ("x86_64", "AMD64")
 
@@ -463,6 +464,19 @@ def two_sum(at, a, b):
     return at.context.make_tuple(at.builder, at.kind, _two_sum(at.builder, a, b))
 
 
+@instruction(lambda a, b: types.UniTuple(a if isinstance(a, Vector) else b, 2))
+def two_product(at, a, b):
+    """Return a b of floats or vectors, and exactly what its rounding lost."""
+    build, (kind, _) = at.builder, at.kind
+    a, b = (
+        spread(at.context, build, value, given, kind)
+        for value, given in ((a, at.given[0]), (b, at.given[1]))
+    )
+    product = build.fmul(a, b)  # without flags: contracted with what follows it were another number
+    lost = call(build, f"fma.{name_of(a.type)}", a.type, [a, b, build.fneg(product)])
+    return at.context.make_tuple(build, at.kind, [product, lost])
+
+
 # --- across lanes --------------------------------------------------------------------------------
 
 
@@ -562,3 +576,49 @@ def before(builder: Any, lanes: int, n: Any) -> Any:
 def lanes_before(at, n, like):
     """Return the mask of the lanes below n of a vector like the second argument."""
     return before(at.builder, at.kind.lanes, n)
+
+
+# --- bits ----------------------------------------------------------------------------------------
+
+
+@instruction(same)
+def ones_of(at, x):
+    """Return the number of bits set in an integer, or in each lane of a vector of them."""
+    return call(at.builder, f"ctpop.{name_of(x.type)}", x.type, [x])
+
+
+def _sums_side_by_side(builder: Any, vectors: list) -> list:
+    """Add neighbouring lanes of vectors, those of two vectors in one, until each is one lane."""
+    lanes = vectors[0].type.count
+    even, odd = (
+        ir.Constant(ir.VectorType(WORD, lanes), list(range(begin, 2 * lanes, 2)))
+        for begin in (0, 1)
+    )
+    while lanes > 1:
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [
+            builder.add(builder.shuffle_vector(a, b, even), builder.shuffle_vector(a, b, odd))
+            for a, b in pairs
+        ]
+        lanes //= 2
+    return vectors
+
+
+@instruction(lambda a, b, c, d, e, f, g, h: types.UniTuple(Vector(a.lane, 4), 2))
+def sums_of_eight(at, a, b, c, d, e, f, g, h):
+    """Return the sums of the lanes of eight vectors of integers, as two vectors of four.
+
+    Seven additions and 14 shuffles for eight registers of eight lanes, a third of one by one.
+    """
+    made = _sums_side_by_side(at.builder, [a, b, c, d, e, f, g, h])
+    if len(made) == 1:
+        (whole,) = made
+        made = [
+            at.builder.shuffle_vector(
+                whole,
+                ir.Constant(whole.type, ir.Undefined),
+                ir.Constant(ir.VectorType(WORD, 4), list(range(begin, begin + 4))),
+            )
+            for begin in (0, 4)
+        ]
+    return at.context.make_tuple(at.builder, at.kind, made)

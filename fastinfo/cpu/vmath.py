@@ -408,6 +408,7 @@ double = Arithmetic(
     entropy_gap=_entropy_gap_double,
     log_in_units=_log_normal,
     log_unit=1.0,
+    of_integer=_as_double,
     log_ratio=_log_ratio,
     atanh_tail=_atanh_tail,
 )
