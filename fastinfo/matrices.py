@@ -49,7 +49,7 @@ def pairwise(
     progress : bool or callable
         A bar on a terminal, or a function of (rows done, rows).
     **parameters
-        Of the measure: ``weights`` of "js_divergence".
+        Of the measure: ``weights`` of "js_divergence", ``alpha`` of "renyi_divergence".
 
     Returns
     -------
