@@ -285,6 +285,59 @@ def tiles(term, total, finish, storage_x, storage_y, into):
     return fill
 
 
+@cache
+def narrow_tiles(term, total, finish, storage_x, storage_y, into, inner):
+    """Kernel: `tiles` of rows of few bins, pairs side by side in vectors; b has a row a bin.
+
+    It computes in `inner`. `room` is for twice `COLUMNS` values.
+    """
+    arithmetic = vmath.double if inner == "float64" else vmath.single
+    filled, lanes = arithmetic.filled, arithmetic.lanes
+    compiled = formula(term, vmath.of_vectors(arithmetic))
+    read = vmath.reader(inner, arithmetic, 0.0)
+    settle = _settle(total, finish, storage_x, storage_y, into)
+
+    @helper(EXACT)
+    def sums(a, b, first, last, r, b_rows, a_row, factor, values):
+        for j in range(first, last, 2 * lanes):
+            low, high = filled(0.0), filled(0.0)
+            for k in range(a.size):
+                bins, own, known = part(row_of(b, k), 0, last), filled(a[k]), filled(r[k])
+                low += compiled(own, read(bins, j), known)
+                high += compiled(own, read(bins, j + lanes), known)
+            store(values, j - first, double(low))
+            store(values, j - first + lanes, double(high))
+        for j in range(last - first):
+            values[j] = a_row + b_rows[first + j] + factor * values[j]
+
+    @kernel(term.__name__, *key_of(total, finish), storage_x, storage_y, into, inner)
+    def fill(
+        lo, x_lo, y_lo, a, b, r, a_rows, b_rows, a_bounds, b_bounds, factor, x, x_starts, x_totals,
+        x_rests, y, y_starts, y_totals, y_rests, width, parameter, unit, symmetric, room, out,
+    ):  # fmt: skip
+        for first in range(0, b.shape[1], COLUMNS):
+            last = min(first + COLUMNS, b.shape[1])
+            for i in range(lo, lo + out.shape[0]):
+                own = x_lo + i - y_lo
+                begin = max(first, own) if symmetric else first
+                n = last - begin
+                if n > 0:
+                    values, bounds = part(row_of(room, 0), 0, n), part(row_of(room, 1), 0, n)
+                    sums(row_of(a, i), b, begin, last, r, b_rows, a_rows[i], factor, values)
+                    for j in range(n):
+                        bounds[j] = a_bounds[i] + b_bounds[begin + j]
+                    if symmetric and begin == own:
+                        bounds[0] = np.inf
+                    settle(
+                        values, bounds, part(x, x_starts[i], x_starts[i] + width), x_totals[i],
+                        x_rests[i], y, part(y_starts, begin, last), part(y_totals, begin, last),
+                        part(y_rests, begin, last), width, parameter, unit,
+                        part(row_of(out, i - lo), begin, last),
+                    )  # fmt: skip
+
+    return fill
+
+
 def key_of(total, finish):
     """Name a measure's sum and finish, for the cache of kernels."""
     return total.term.__name__, total.says.__name__, total.overflows, finish.__name__

@@ -24,6 +24,9 @@ from fastinfo.engine import get_num_threads, run
 
 # Rows of a band: 512 and more keep the matrix product at full speed.
 BAND = 1024
+# Rows of no more bins are taken side by side, and of FEW in float64: their pairs are so often near
+# each other that computing those again would take most of the time.
+NARROW, FEW = 128, 16
 # Rows of the matrix a thread finishes at a time, and rows it prepares.
 TILE_ROWS = 16
 PREPARE_ROWS = 64
@@ -435,13 +438,19 @@ class Tiles:
         if not road.uniform:
             return cls(job, road, mean, road.factor)
         constant = 2.0 ** -np.ceil(np.log2(job.x.width))
-        factor = road.factor * constant * STORAGE[job.real][0].log_unit
+        factor = road.factor * constant * STORAGE[_inner(job)][0].log_unit
         return cls(job, road, np.full_like(mean, constant), factor)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether rows have so few bins that pairs, not bins, lie side by side in a vector."""
+        return self.job.x.width <= NARROW
 
     def rows(self, side: Side, weight: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return rows as the loop reads them, Σ row of each, and half of what a pair must reach."""
-        kernel = kernels.tile_rows(self.road.prepare, self.road.row, side.storage, self.job.real)
-        written = np.empty((side.count, side.width), self.job.real)
+        inner = _inner(self.job)
+        kernel = kernels.tile_rows(self.road.prepare, self.road.row, side.storage, inner)
+        written = np.empty((side.count, side.width), inner)
         rows, spreads = _prepare(side, kernel, written, self.mean, weight)
         return written, rows, self._bounds(rows, spreads)
 
@@ -451,7 +460,12 @@ class Tiles:
         y, weight = job.y.rows(slice(begin, end)), job.parameter
         b, b_rows, b_bounds = self.rows(y, 1.0 - weight)
         shared = job.same and weight == 0.5 and begin == 0 and end == job.y.count
-        loop, reference = kernels.tiles(road.term, *job.key), self.mean.astype(job.real)
+        reference = self.mean.astype(_inner(job))
+        if self.narrow:
+            loop = kernels.narrow_tiles(road.term, *job.key, _inner(job))
+            columns = np.ascontiguousarray(b.T)
+        else:
+            loop, columns = kernels.tiles(road.term, *job.key), b
 
         def fill(lo: int, band: np.ndarray) -> None:
             which = slice(lo, lo + len(band))
@@ -463,7 +477,7 @@ class Tiles:
 
             def task(first: int, last: int) -> None:
                 loop(
-                    first, lo, begin, a, b, reference, a_rows, b_rows, a_bounds, b_bounds,
+                    first, lo, begin, a, columns, reference, a_rows, b_rows, a_bounds, b_bounds,
                     self.factor, *x.arguments, *y.arguments, x.width, weight, job.unit,
                     job.symmetric, arrays.empty((2, kernels.COLUMNS), "float64"), band[first:last],
                 )  # fmt: skip
@@ -474,7 +488,7 @@ class Tiles:
 
     def _bounds(self, rows: np.ndarray, spreads: np.ndarray) -> np.ndarray:
         """Half of what a pair's sum must reach to be accurate enough, from each of its rows."""
-        real, length = self.job.real, 1.0 + self.job.x.width / 1024.0
+        real, length = _inner(self.job), 1.0 + self.job.x.width / 1024.0
         floor = PRODUCT_ERROR * EPSILON["float64"] * length
         magnitude = np.abs(rows)
         if self.road.uniform:
@@ -484,4 +498,9 @@ class Tiles:
             error = TILE_ERROR * EPSILON[real] * spreads
         else:
             error = TILE_ERROR * EPSILON[real] * magnitude
-        return (error + floor) / RTOL[real]
+        return (error + floor) / RTOL[self.job.real]
+
+
+def _inner(job: Job) -> str:
+    """Type that tiles compute in."""
+    return "float64" if job.x.width <= FEW else job.real

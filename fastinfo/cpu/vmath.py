@@ -445,6 +445,13 @@ def _log_single(x):
 
 lanewise_single = SimpleNamespace(where=where, log=_log_single)
 
+
+@cache
+def of_vectors(arithmetic):
+    """Return an arithmetic for formulas of vectors that use what Python has for numbers."""
+    return SimpleNamespace(**vars(arithmetic) | {"abs": simd.absolute, "sqrt": simd.root})
+
+
 # storage → (arithmetic, load, store)
 STORAGE = {
     "float64": (double, _same, _same),
