@@ -50,6 +50,7 @@ _MODULES = {
     ),
     "fastinfo.samples": ("Contingency", "contingency", "mutual_information_matrix"),
     "fastinfo.matrices": ("pairwise",),
+    "fastinfo.neighbors": ("Neighbors", "nearest", "within"),
     "fastinfo.catalogue": ("Measure", "measures"),
     "fastinfo.configuration": ("config",),
     "fastinfo.engine": ("get_num_threads", "set_num_threads"),

@@ -102,6 +102,8 @@ class Measure:
     tiles: tuple[Tile, ...] = field(default=(), repr=False)
     # What is infinite: a bin of p over none of q, or of either over none of the other.
     infinite: str = field(default="", repr=False)
+    # Whether ln 2 · h² ≤ D ≤ h² in nats before the finish, h the Hellinger distance.
+    bounded_by_hellinger: bool = field(default=False, repr=False)
     form: Callable[[Measure, float], Measure] | None = field(default=None, repr=False)
 
     def total_for(self, normalize: bool) -> Sum:
@@ -159,7 +161,7 @@ def _power_products(says: Callable, says_of_excess: Callable) -> tuple[Product, 
 
 
 def _js_form(row: Measure, weight: float) -> Measure:
-    return row if weight == 0.5 else replace(row, symmetric=False)
+    return row if weight == 0.5 else replace(row, symmetric=False, bounded_by_hellinger=False)
 
 
 def _renyi_form(row: Measure, alpha: float) -> Measure:
@@ -207,6 +209,7 @@ _ROWS = (
         symmetric=True,
         upper_bound=log(2.0),
         total=Sum(formulas.js_term),
+        bounded_by_hellinger=True,
         tiles=_JS_TILES,
         form=_js_form,
     ),
@@ -216,6 +219,7 @@ _ROWS = (
         metric=True,
         upper_bound=sqrt(log(2.0)),
         total=Sum(formulas.js_term),
+        bounded_by_hellinger=True,
         finish=formulas.root,
         tiles=_JS_TILES,
     ),

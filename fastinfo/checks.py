@@ -170,9 +170,17 @@ def no_negative(source: Source, lowest: np.ndarray) -> None:
 
 def order_of(alpha: Any) -> float:
     """Return the order of a Rényi divergence, which may be infinite."""
-    if isinstance(alpha, float) and alpha == math.inf:
-        return alpha
-    return number("alpha", alpha, 0.0, rule="at least 0")
+    return _at_least_0("alpha", alpha)
+
+
+def radius_of(radius: Any) -> float:
+    """Return a radius, which may be infinite."""
+    return _at_least_0("radius", radius)
+
+
+def _at_least_0(name: str, value: Any) -> float:
+    infinite = hasattr(value, "__float__") and not np.ndim(value) and float(value) == math.inf
+    return math.inf if infinite else number(name, value, 0.0, rule="at least 0")
 
 
 def share_of_first(weights: Any) -> float:

@@ -83,21 +83,14 @@ def pairwise(
            [1.    , 0.    , 0.3113],
            [0.3113, 0.3113, 0.    ]])
     """
-    row = MEASURES[checks.one_of("measure", measure, MEASURES, ELSEWHERE)]
-    parameter = _parameter(row, parameters)
-    row, unit = row.at(parameter), _unit(row, base)
-    sources = [read("x", x)] if y is None else [read("x", x), read("y", y)]
-    same_device(*sources)
-    module = home("pairs", sources[0].device)
-    sides = _sides(module, sources, normalize)
-    real = "float64" if promote(*sources) == "float64" else "float32"
-    job = module.Job(row, sides[0], sides[-1], y is None, real, parameter, unit, normalize)
+    job, sources = job_of(x, y, measure, base, normalize, parameters)
+    module, real = home("pairs", sources[0].device), job.real
     if condensed and not job.symmetric:
         raise ValueError(
             f"condensed must be False unless y is left out and the measure is symmetric with its "
             f"parameters, got measure={measure!r}"
         )
-    n, m = sides[0].count, sides[-1].count
+    n, m = job.x.count, job.y.count
     shape = (n * (n - 1) // 2,) if condensed else (n, m)
     target = empty(shape, real) if out is None else output("out", out, shape, real, sources, None)
     with reporter(progress, n) as report:
@@ -107,6 +100,28 @@ def pairwise(
     if job.symmetric and not condensed:
         module.mirror(target)
     return give(target, sources[0]) if out is None else out
+
+
+def job_of(
+    x: Any,
+    y: Any,
+    measure: str,
+    base: float | None,
+    normalize: bool,
+    parameters: dict[str, Any],
+    half: bool = True,
+) -> tuple[Any, list[Source]]:
+    """Return all pairs of rows as the kernels take them, and the arrays they came from."""
+    row = MEASURES[checks.one_of("measure", measure, MEASURES, ELSEWHERE)]
+    parameter = _parameter(row, parameters)
+    row, unit = row.at(parameter), _unit(row, base)
+    sources = [read("x", x)] if y is None else [read("x", x), read("y", y)]
+    same_device(*sources)
+    module = home("pairs", sources[0].device)
+    sides = _sides(module, sources, normalize)
+    real = "float64" if promote(*sources) == "float64" else "float32"
+    job = module.Job(row, sides[0], sides[-1], y is None, real, parameter, unit, normalize, half)
+    return job, sources
 
 
 def _parameter(row: Measure, given: dict[str, Any]) -> float:

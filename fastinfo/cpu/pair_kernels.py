@@ -230,14 +230,9 @@ def _settle(total, finish, storage_x, storage_y, into):
 
 
 @cache
-def tiles(term, total, finish, storage_x, storage_y, into):
-    """Kernel: a band of the matrix by the tiled loop; with `symmetric`, from the diagonal on.
-
-    `room` is for twice `COLUMNS` values.
-    """
-    real = vmath.STORAGE[into][0].real
-    compiled = formula(term, vmath.STORAGE[into][0])
-    settle = _settle(total, finish, storage_x, storage_y, into)
+def pair_of(term, into):
+    """Σ term over the bins of two rows beside what they are measured from, in blocks."""
+    real, compiled = vmath.STORAGE[into][0].real, formula(term, vmath.STORAGE[into][0])
 
     @helper(SUM)
     def block(a, b, r):
@@ -253,6 +248,17 @@ def tiles(term, total, finish, storage_x, storage_y, into):
             end = min(k + BLOCK, a.size)
             added += np.float64(block(part(a, k, end), part(b, k, end), part(r, k, end)))
         return added
+
+    return pair
+
+
+@cache
+def tiles(term, total, finish, storage_x, storage_y, into):
+    """Kernel: a band of the matrix by the tiled loop; with `symmetric`, from the diagonal on.
+
+    `room` is for twice `COLUMNS` values.
+    """
+    pair, settle = pair_of(term, into), _settle(total, finish, storage_x, storage_y, into)
 
     @kernel(term.__name__, *key_of(total, finish), storage_x, storage_y, into)
     def fill(

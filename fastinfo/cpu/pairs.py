@@ -97,6 +97,8 @@ class Job:
     parameter: float
     unit: float
     normalize: bool
+    # Whether a symmetric matrix may be computed by half.
+    half: bool = True
 
     @property
     def total(self) -> Sum:
@@ -106,7 +108,7 @@ class Job:
     @property
     def symmetric(self) -> bool:
         """Whether half of the matrix is enough."""
-        return self.same and self.measure.symmetric
+        return self.half and self.same and self.measure.symmetric
 
     @property
     def key(self) -> tuple:
@@ -319,6 +321,12 @@ class Products:
             run(task, len(band), TILE_ROWS, len(band), _beside_blas())
 
         return fill
+
+    def error_of_half(self) -> tuple[float, float]:
+        """Error of half the sum, in units of its norms, and at least."""
+        asked = RTOL[self.job.real]
+        error, slack, floor = self._errors()
+        return 0.5 * asked * error, asked * (floor + 2.0 * slack)
 
     def _errors(self) -> tuple[float, float, float]:
         """Error of a product in units of its norms, of rows in units of their sums, and at least.

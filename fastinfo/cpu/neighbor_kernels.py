@@ -1,0 +1,163 @@
+"""The smallest values of rows, and pairs that their Hellinger distance lets be small."""
+
+from functools import cache
+from math import log
+
+import numpy as np
+
+from fastinfo.cpu import vmath
+from fastinfo.cpu.bin_kernels import bin_value
+from fastinfo.cpu.memory import part, row_of
+from fastinfo.cpu.pair_kernels import COLUMNS, key_of, pair_of
+from fastinfo.cpu.simd import any_of
+from fastinfo.engine import EXACT, formula, helper, kernel
+
+LN2 = log(2.0)
+
+
+@helper(EXACT)
+def _is_after(v, j, w, i):
+    return v > w or (v == w and j > i)
+
+
+@helper(EXACT, inline=False)
+def _push(values, indices, size, v, j):
+    """Keep v in a heap of at most so many of the smallest values; return how many it holds.
+
+    The largest is at its root, of equal ones that of the largest index.
+    """
+    if size < values.size:
+        at = size
+        while at > 0:
+            parent = (at - 1) // 2
+            if not _is_after(v, j, values[parent], indices[parent]):
+                break
+            values[at], indices[at] = values[parent], indices[parent]
+            at = parent
+        values[at], indices[at] = v, j
+        return size + 1
+    at = 0
+    while 2 * at + 1 < size:
+        child = 2 * at + 1
+        if child + 1 < size and _is_after(
+            values[child + 1], indices[child + 1], values[child], indices[child]
+        ):
+            child += 1
+        if not _is_after(values[child], indices[child], v, j):
+            break
+        values[at], indices[at] = values[child], indices[child]
+        at = child
+    values[at], indices[at] = v, j
+    return size
+
+
+@cache
+def smallest(storage):
+    """Kernel: keep the smallest values of each row, those of column `own` left out.
+
+    Columns come with rising indices, so that of equal values the first stay.
+    """
+    arithmetic = vmath.STORAGE[storage][0]
+    read, filled, lanes = (
+        vmath.reader(storage, arithmetic, np.inf), arithmetic.filled, arithmetic.lanes,
+    )  # fmt: skip
+
+    @helper(EXACT)
+    def keep(row, begin, own, values, indices, size):
+        for j in range(0, row.size, lanes):
+            if size < values.size or any_of(read(row, j) < filled(values[0])):
+                for i in range(j, min(j + lanes, row.size)):
+                    v = row[i]
+                    if i != own and v == v and (size < values.size or v < values[0]):
+                        size = _push(values, indices, size, v, begin + i)
+        return size
+
+    @kernel(storage)
+    def keep_smallest(begin, x_lo, leave_out, band, values, indices, sizes):
+        for i in range(band.shape[0]):
+            own = x_lo + i - begin if leave_out else -1
+            sizes[i] = keep(
+                row_of(band, i), begin, own, row_of(values, i), row_of(indices, i), sizes[i]
+            )
+
+    return keep_smallest
+
+
+@helper(EXACT)
+def _bounds(product, x_row, y_row, x_error, y_error, floor):
+    """h² = ½ Σ (√p - √q)² from below and from above."""
+    middle = 0.5 * (x_row + y_row) - product
+    error = x_error * y_error + floor
+    return middle - error, middle + error
+
+
+@cache
+def limits():
+    """Kernel: the k-th smallest upper bound of each row, and how many pairs may be below it."""
+
+    @kernel()
+    def find_limits(
+        begin, x_lo, leave_out, y_rows, y_errors, floor, slack, products, x_rows, x_errors, uppers,
+        indices, sizes, taus, counts,
+    ):  # fmt: skip
+        for i in range(products.shape[0]):
+            own = x_lo + i - begin if leave_out else -1
+            kept, numbers, size, row = (
+                row_of(uppers, i), row_of(indices, i), sizes[i], row_of(products, i),
+            )  # fmt: skip
+            for j in range(row.size):
+                _, upper = _bounds(row[j], x_rows[i], y_rows[j], x_errors[i], y_errors[j], floor)
+                if size < kept.size or upper < kept[0]:
+                    if j != own and upper == upper:
+                        size = _push(kept, numbers, size, upper, begin + j)
+            sizes[i] = size
+            if kept.size:
+                taus[i] = kept[0] * slack if size == kept.size else np.inf
+            n = 0
+            for j in range(row.size):
+                lower, _ = _bounds(row[j], x_rows[i], y_rows[j], x_errors[i], y_errors[j], floor)
+                n += 1 if LN2 * lower <= taus[i] else 0
+            counts[i] = n
+
+    return find_limits
+
+
+@cache
+def survivors(term, total, finish, storage_x, storage_y, into):
+    """Kernel: the measure of pairs that may be below their row's limit, NaN for the others.
+
+    `out` holds the products; with an infinite limit they need not be known.
+    """
+    real = vmath.STORAGE[into][0].real
+    pair, direct, compiled = (
+        pair_of(term, into), bin_value(total, storage_x, storage_y), formula(finish),
+    )  # fmt: skip
+
+    @kernel(term.__name__, *key_of(total, finish), storage_x, storage_y, into)
+    def fill(
+        taus, x_roots, y_roots, x_errors, y_errors, floor, a, b, r, a_rows, b_rows, a_bounds,
+        b_bounds, factor, x, x_starts, x_totals, x_rests, y, y_starts, y_totals, y_rests, width,
+        parameter, unit, products, out,
+    ):  # fmt: skip
+        for first in range(0, b.shape[0], COLUMNS):
+            last = min(first + COLUMNS, b.shape[0])
+            for i in range(out.shape[0]):
+                row = row_of(out, i)
+                for j in range(first, last):
+                    if taus[i] < np.inf:
+                        lower, _ = _bounds(
+                            products[i, j], x_roots[i], y_roots[j], x_errors[i], y_errors[j], floor
+                        )
+                        if LN2 * lower > taus[i]:
+                            row[j] = real(np.nan)
+                            continue
+                    v = a_rows[i] + b_rows[j] + factor * pair(row_of(a, i), row_of(b, j), r)
+                    if abs(v) < a_bounds[i] + b_bounds[j]:
+                        v = direct(
+                            part(x, x_starts[i], x_starts[i] + width),
+                            part(y, y_starts[j], y_starts[j] + width), x_totals[i], x_rests[i],
+                            y_totals[j], y_rests[j], parameter,
+                        )  # fmt: skip
+                    row[j] = real(compiled(v / unit))
+
+    return fill
