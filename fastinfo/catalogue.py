@@ -20,7 +20,8 @@ class Sum:
 
     With `largest` the largest term counts instead of their sum. `overflows` tells that a sum of
     powers may be infinite where the result is not, see `formulas.lowered_power_term`. Below -½ the
-    sum loses digits that `far` has.
+    sum loses digits that `far` has. `near` is a term for vectors, in the type of the result, exact
+    enough unless rows are nearly equal.
     """
 
     term: Callable
@@ -28,6 +29,7 @@ class Sum:
     largest: bool = False
     overflows: bool = False
     far: Sum | None = None
+    near: Callable | None = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ def _renyi_form(row: Measure, alpha: float) -> Measure:
     return replace(row, total=total, plain_total=plain, infinite="first")
 
 
+_JS_SUM = Sum(formulas.js_term, near=formulas.js_near_term)
 _POWERS = Sum(formulas.power_term, formulas.renyi_of_powers)
 _ROOTS = Sum(formulas.power_term, formulas.bhattacharyya_of_powers)
 _ROWS = (
@@ -208,7 +211,7 @@ _ROWS = (
         ("weights",),
         symmetric=True,
         upper_bound=log(2.0),
-        total=Sum(formulas.js_term),
+        total=_JS_SUM,
         bounded_by_hellinger=True,
         tiles=_JS_TILES,
         form=_js_form,
@@ -218,7 +221,7 @@ _ROWS = (
         symmetric=True,
         metric=True,
         upper_bound=sqrt(log(2.0)),
-        total=Sum(formulas.js_term),
+        total=_JS_SUM,
         bounded_by_hellinger=True,
         finish=formulas.root,
         tiles=_JS_TILES,

@@ -277,6 +277,15 @@ def js_term(p, q, d, weight):
     return weight * kl_term(p, m, other * d) + other * kl_term(q, m, -weight * d)
 
 
+def js_near_term(p, q, weight):
+    """The same for vectors, of shares rounded to the type of the result."""
+    d = p - q
+    m = q + weight * d
+    u = d / where(m > 0.0, m, 1.0)
+    of_p, of_q = entropy_gap((1.0 - weight) * u), entropy_gap(above(-weight * u))
+    return m * (weight * of_p + (1.0 - weight) * of_q)
+
+
 def total_variation_term(p, q, d, weight):
     """|p - q|."""
     return abs(d)

@@ -6,10 +6,9 @@ from math import log
 import numpy as np
 
 from fastinfo.cpu import vmath
-from fastinfo.cpu.bin_kernels import bin_value
-from fastinfo.cpu.memory import part, row_of
-from fastinfo.cpu.pair_kernels import COLUMNS, key_of, pair_of
-from fastinfo.cpu.simd import any_of
+from fastinfo.cpu.memory import part, row_of, store
+from fastinfo.cpu.pair_kernels import COLUMNS, key_of, pair_of, pair_value
+from fastinfo.cpu.simd import any_of, bits_of_mask, double, lanes_before, single
 from fastinfo.engine import EXACT, formula, helper, kernel
 
 LN2 = log(2.0)
@@ -126,12 +125,21 @@ def limits():
 def survivors(term, total, finish, storage_x, storage_y, into):
     """Kernel: the measure of pairs that may be below their row's limit, NaN for the others.
 
-    `out` holds the products; with an infinite limit they need not be known.
+    `out` may hold the products; with an infinite limit they need not be known.
     """
-    real = vmath.STORAGE[into][0].real
+    real, lanes, filled = vmath.STORAGE[into][0].real, vmath.double.lanes, vmath.double.filled
     pair, direct, compiled = (
-        pair_of(term, into), bin_value(total, storage_x, storage_y), formula(finish),
+        pair_of(term, into), pair_value(total, storage_x, storage_y, into), formula(finish),
     )  # fmt: skip
+    read_product, read = (vmath.reader(kind, vmath.double, 0.0) for kind in ("float32", "float64"))
+    narrow = single if into == "float32" else double
+
+    @helper(EXACT)
+    def possible(products, j, tau, x_root, y_roots, x_error, y_errors, floor):
+        """Bits of the columns from j on that may be below the limit."""
+        some = read_product(products, j)
+        lower, _ = _bounds(some, x_root, read(y_roots, j), x_error, read(y_errors, j), floor)
+        return bits_of_mask((lower * LN2 <= tau) & lanes_before(products.size - j, some))
 
     @kernel(term.__name__, *key_of(total, finish), storage_x, storage_y, into)
     def fill(
@@ -142,22 +150,23 @@ def survivors(term, total, finish, storage_x, storage_y, into):
         for first in range(0, b.shape[0], COLUMNS):
             last = min(first + COLUMNS, b.shape[0])
             for i in range(out.shape[0]):
-                row = row_of(out, i)
-                for j in range(first, last):
+                row, own = part(row_of(out, i), 0, last), part(row_of(products, i), 0, last)
+                for begin in range(first, last, lanes):
+                    left = 255
                     if taus[i] < np.inf:
-                        lower, _ = _bounds(
-                            products[i, j], x_roots[i], y_roots[j], x_errors[i], y_errors[j], floor
+                        left = possible(
+                            own, begin, taus[i], x_roots[i], y_roots, x_errors[i], y_errors, floor
                         )
-                        if LN2 * lower > taus[i]:
-                            row[j] = real(np.nan)
-                            continue
-                    v = a_rows[i] + b_rows[j] + factor * pair(row_of(a, i), row_of(b, j), r)
-                    if abs(v) < a_bounds[i] + b_bounds[j]:
-                        v = direct(
-                            part(x, x_starts[i], x_starts[i] + width),
-                            part(y, y_starts[j], y_starts[j] + width), x_totals[i], x_rests[i],
-                            y_totals[j], y_rests[j], parameter,
-                        )  # fmt: skip
-                    row[j] = real(compiled(v / unit))
+                        store(row, begin, narrow(filled(np.nan)))
+                    for j in range(begin, min(begin + lanes, last) if left else begin):
+                        if (left >> (j - begin)) & 1:
+                            v = a_rows[i] + b_rows[j] + factor * pair(row_of(a, i), row_of(b, j), r)
+                            if abs(v) < a_bounds[i] + b_bounds[j]:
+                                v = direct(
+                                    part(x, x_starts[i], x_starts[i] + width),
+                                    part(y, y_starts[j], y_starts[j] + width), x_totals[i],
+                                    x_rests[i], y_totals[j], y_rests[j], parameter,
+                                )  # fmt: skip
+                            row[j] = real(compiled(v / unit))
 
     return fill

@@ -26,6 +26,8 @@ from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 
 # Bins that a float32 sum runs over before it is added up in float64.
 BLOCK = 1024
+# Least sums of terms of rounded shares: their relative error is twice the roundoff over the root.
+LEAST_NEAR = {"float32": 1e-4, "float64": 1e-6}
 # Columns of pairs done for the same few rows: their bins stay in the second-level cache.
 COLUMNS = 64
 # Factors whose range depends on a parameter: what they overflow or underflow is computed again.
@@ -197,9 +199,56 @@ def zeros(storage):
 
 
 @cache
+def pair_value(total, storage_x, storage_y, into):
+    """What a `catalogue.Sum` says of two raw rows: by vectors where that is exact enough.
+
+    Shares are then rounded, which moves a divergence by no more than its root times the roundoff.
+    """
+    exact = bin_value(total, storage_x, storage_y)
+    if total.near is None:
+        return exact
+    arithmetic = vmath.STORAGE[into][0]
+    term = formula(total.near, vmath.of_vectors(arithmetic))
+    real, lanes, filled = arithmetic.real, arithmetic.lanes, arithmetic.filled
+    read_p, read_q = (vmath.reader(kind, arithmetic, 0.0) for kind in (storage_x, storage_y))
+    least = LEAST_NEAR[into]
+
+    @helper(EXACT)
+    def block(p, q, p_lift, p_inverse, q_lift, q_inverse, parameter):
+        added = filled(0.0)
+        for k in range(0, p.size, lanes):
+            added += term(
+                read_p(p, k) * p_lift * p_inverse, read_q(q, k) * q_lift * q_inverse, parameter
+            )
+        return np.float64(sum_of(added))
+
+    @helper(EXACT, inline=False)
+    def near(p, q, p_total, q_total, parameter):
+        p_lift, p_inverse = scales(p_total)
+        q_lift, q_inverse = scales(q_total)
+        added = 0.0
+        for k in range(0, p.size, BLOCK):
+            end = min(k + BLOCK, p.size)
+            added += block(
+                part(p, k, end), part(q, k, end), real(p_lift), real(p_inverse), real(q_lift),
+                real(q_inverse), real(parameter),
+            )  # fmt: skip
+        return added
+
+    @helper(EXACT)
+    def value(p, q, p_total, p_rest, q_total, q_rest, parameter):
+        v = near(p, q, p_total, q_total, parameter)
+        if least <= v < np.inf:
+            return v
+        return exact(p, q, p_total, p_rest, q_total, q_rest, parameter)
+
+    return value
+
+
+@cache
 def _settle(total, finish, storage_x, storage_y, into):
     """Finish a row of sums, computing again from the raw rows what is below its bound."""
-    direct, compiled = bin_value(total, storage_x, storage_y), formula(finish)
+    direct, compiled = pair_value(total, storage_x, storage_y, into), formula(finish)
     real = vmath.STORAGE[into][0].real
 
     @helper(SUM)
@@ -352,7 +401,7 @@ def key_of(total, finish):
 @cache
 def values(total, finish, storage_x, storage_y, into):
     """Kernel: a band of the matrix from the raw rows, pair by pair."""
-    value, compiled = bin_value(total, storage_x, storage_y), formula(finish)
+    value, compiled = pair_value(total, storage_x, storage_y, into), formula(finish)
     real = vmath.STORAGE[into][0].real
 
     @kernel(*key_of(total, finish), storage_x, storage_y, into)
@@ -391,7 +440,7 @@ def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
 
     Column j of `out` is row `y_lo` + j of y. `room` is for `FINISHED` values.
     """
-    direct, lanes = bin_value(total, storage_x, storage_y), vmath.double.lanes
+    direct, lanes = pair_value(total, storage_x, storage_y, into), vmath.double.lanes
     finished, finish_one = formula(finish, vmath.lanewise), formula(finish)
     say, margin_of = _say(says, into), formula(margin, vmath.lanewise)
     margin_of_one = formula(margin, vmath.double)
