@@ -72,6 +72,24 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """Road of a measure of sparse rows: Σ row(p) + Σ column(q), and a term of bins both fill.
+
+    The term is given f and f2 of p, g and g2 of q.
+    """
+
+    term: Callable
+    f: Callable
+    g: Callable
+    f2: Callable = formulas.nothing_of
+    g2: Callable = formulas.nothing_of
+    row: Callable = formulas.nothing_of
+    column: Callable = formulas.nothing_of
+    says: Callable = formulas.itself
+    margin: Callable = formulas.whole_margin
+
+
+@dataclass(frozen=True)
 class Measure:
     """A measure between two distributions.
 
@@ -102,6 +120,7 @@ class Measure:
     finish: Callable = field(default=formulas.same, repr=False)
     products: tuple[Product, ...] = field(default=(), repr=False)
     tiles: tuple[Tile, ...] = field(default=(), repr=False)
+    shared: Shared | None = field(default=None, repr=False)
     # What is infinite: a bin of p over none of q, or of either over none of the other.
     infinite: str = field(default="", repr=False)
     # Whether ln 2 · h² ≤ D ≤ h² in nats before the finish, h the Hellinger distance.
@@ -162,6 +181,36 @@ def _power_products(says: Callable, says_of_excess: Callable) -> tuple[Product, 
     return far, near
 
 
+_ITSELF, _LOG = formulas.itself_of, formulas.natural_log_of
+_JS_SHARED = Shared(
+    formulas.js_shared,
+    formulas.first_weighted,
+    formulas.second_weighted,
+    formulas.first_weighted_entropy,
+    formulas.second_weighted_entropy,
+    formulas.js_alone,
+    formulas.js_other_alone,
+)
+_CROSS_ENTROPY_SHARED = Shared(formulas.negative_product_shared, _ITSELF, _LOG)
+_KL_SHARED = replace(_CROSS_ENTROPY_SHARED, row=formulas.negative_entropy_of)
+_JEFFREYS_SHARED = Shared(formulas.jeffreys_shared, _ITSELF, _ITSELF, _LOG, _LOG)
+_VARIATION_SHARED = Shared(formulas.least_shared, _ITSELF, _ITSELF, row=_ITSELF, column=_ITSELF)
+_HELLINGER_SHARED = Shared(
+    formulas.twice_negative_product_shared,
+    formulas.square_root_of,
+    formulas.square_root_of,
+    row=_ITSELF,
+    column=_ITSELF,
+)
+_POWERS_SHARED = Shared(
+    formulas.product_shared,
+    formulas.power_alone,
+    formulas.other_power_alone,
+    says=formulas.renyi_of_powers,
+    margin=formulas.log_margin,
+)
+
+
 def _js_form(row: Measure, weight: float) -> Measure:
     return row if weight == 0.5 else replace(row, symmetric=False, bounded_by_hellinger=False)
 
@@ -173,11 +222,15 @@ def _renyi_form(row: Measure, alpha: float) -> Measure:
         return replace(kl, name=row.name)
     if alpha == inf:
         total = Sum(formulas.log_ratio_term, largest=True)
-        return replace(row, total=total, plain_total=total, products=(), infinite="first")
+        unknown = Shared(formulas.nothing_shared, _ITSELF, _ITSELF)
+        return replace(
+            row, total=total, plain_total=total, products=(), shared=unknown, infinite="first"
+        )
     if alpha == 0.0:
         plain = Sum(formulas.inside_term, formulas.renyi_of_powers)
         total = Sum(formulas.renyi_term, formulas.renyi_of_excess, far=plain)
-        return replace(row, total=total, plain_total=plain, products=())
+        shared = replace(_POWERS_SHARED, f=formulas.one_of, g=_ITSELF)
+        return replace(row, total=total, plain_total=plain, products=(), shared=shared)
     if abs(alpha - 1.0) < 0.05:
         row = replace(row, products=())
     if alpha < 1.0:
@@ -198,6 +251,7 @@ _ROWS = (
         total=Sum(formulas.cross_entropy_term),
         products=(_CROSS_ENTROPY_PRODUCT,),
         infinite="first",
+        shared=_CROSS_ENTROPY_SHARED,
     ),
     Measure(
         "kl_divergence",
@@ -205,6 +259,7 @@ _ROWS = (
         plain_total=Sum(formulas.relative_entropy_term),
         products=(_KL_PRODUCT,),
         infinite="first",
+        shared=_KL_SHARED,
     ),
     Measure(
         "js_divergence",
@@ -215,6 +270,7 @@ _ROWS = (
         bounded_by_hellinger=True,
         tiles=_JS_TILES,
         form=_js_form,
+        shared=_JS_SHARED,
     ),
     Measure(
         "js_distance",
@@ -225,6 +281,7 @@ _ROWS = (
         bounded_by_hellinger=True,
         finish=formulas.root,
         tiles=_JS_TILES,
+        shared=_JS_SHARED,
     ),
     Measure(
         "jeffreys_divergence",
@@ -232,6 +289,7 @@ _ROWS = (
         total=Sum(formulas.jeffreys_term),
         products=(_JEFFREYS_PRODUCT,),
         infinite="both",
+        shared=_JEFFREYS_SHARED,
     ),
     Measure(
         "renyi_divergence",
@@ -240,6 +298,7 @@ _ROWS = (
         plain_total=_POWERS,
         products=_power_products(formulas.renyi_of_powers, formulas.renyi_of_excess),
         form=_renyi_form,
+        shared=_POWERS_SHARED,
     ),
     Measure(
         "hellinger_distance",
@@ -250,6 +309,7 @@ _ROWS = (
         total=Sum(formulas.hellinger_term),
         finish=formulas.root_of_half,
         products=(_HELLINGER_PRODUCT,),
+        shared=_HELLINGER_SHARED,
     ),
     Measure(
         "bhattacharyya_distance",
@@ -259,6 +319,7 @@ _ROWS = (
         products=_power_products(
             formulas.bhattacharyya_of_powers, formulas.bhattacharyya_of_excess
         ),
+        shared=replace(_POWERS_SHARED, says=formulas.bhattacharyya_of_powers),
     ),
     Measure(
         "total_variation",
@@ -269,6 +330,7 @@ _ROWS = (
         total=Sum(formulas.total_variation_term),
         finish=formulas.half,
         tiles=(Tile(formulas.difference, formulas.absolute_difference, formulas.nothing, 1.0),),
+        shared=_VARIATION_SHARED,
     ),
 )
 

@@ -331,7 +331,7 @@ def renyi_term(p, q, d, alpha):
     together, which cancel by no more than a factor 2 from α = ½ on; below, p and q change places.
     """
     if alpha == 0.0:
-        return 0.0 * p - q if p == 0.0 else 0.0 * q
+        return 0.0 * p - q if p == 0.0 else 0.0 * (p + q)
     if alpha < 0.5:
         p, q, d, alpha = q, p, -d, 1.0 - alpha
     excess = alpha - 1.0
@@ -370,7 +370,7 @@ def log_ratio_term(p, q, d, parameter):
         return -inf + 0.0 * q
     if q == 0.0:
         return p * inf
-    return log_quotient(p, q, d)
+    return log_quotient(p, q, d) + 0.0 * (p + q)
 
 
 def lowered_power_term(p, q, d, given):
@@ -516,6 +516,116 @@ def power_row(p, own, f_mean, g_mean, alpha):
 def power_column(q, own, f_mean, g_mean, alpha):
     """(q^(1 - α) - r^(1 - α)) r^α - (1 - α) (q - r)."""
     return f_mean * (own - f_mean) - (1.0 - alpha) * (q - f_mean * f_mean)
+
+
+# --- sparse rows ---------------------------------------------------------------------------------
+# What a bin adds that both rows fill, from two figures of p and two of q, beside what each adds
+# alone. Bins that neither fills add nothing.
+
+
+def nothing_of(p, parameter):
+    """0."""
+    return 0.0
+
+
+def one_of(p, parameter):
+    """1."""
+    return 1.0
+
+
+def itself_of(p, parameter):
+    """P."""
+    return p
+
+
+def natural_log_of(p, parameter):
+    """Log p."""
+    return log(p)
+
+
+def square_root_of(p, parameter):
+    """√p."""
+    return sqrt(p)
+
+
+def power_alone(p, alpha):
+    """p^α."""
+    return exp(alpha * log(p))
+
+
+def other_power_alone(q, alpha):
+    """q^(1 - α)."""
+    return exp((1.0 - alpha) * log(q))
+
+
+def negative_entropy_of(p, parameter):
+    """P log p."""
+    return p * log(p)
+
+
+def first_weighted(p, weight):
+    """weight p."""
+    return weight * p
+
+
+def second_weighted(q, weight):
+    """(1 - weight) q."""
+    return (1.0 - weight) * q
+
+
+def first_weighted_entropy(p, weight):
+    """t log t of t = weight p."""
+    return weight * p * log(weight * p)
+
+
+def second_weighted_entropy(q, weight):
+    """t log t of t = (1 - weight) q."""
+    return (1.0 - weight) * q * log((1.0 - weight) * q)
+
+
+def js_alone(p, weight):
+    """-weight log(weight) p: of a bin that q leaves empty."""
+    return -weight * log(weight) * p
+
+
+def js_other_alone(q, weight):
+    """The same of q, of the other weight."""
+    return js_alone(q, 1.0 - weight)
+
+
+def js_shared(f, f2, g, g2):
+    """a log a + b log b - (a + b) log(a + b)."""
+    return f2 + g2 - (f + g) * log(f + g)
+
+
+def product_shared(f, f2, g, g2):
+    """A product."""
+    return f * g
+
+
+def negative_product_shared(f, f2, g, g2):
+    """Less a product."""
+    return -f * g
+
+
+def twice_negative_product_shared(f, f2, g, g2):
+    """Less two products: (√p - √q)² - p - q."""
+    return -2.0 * f * g
+
+
+def least_shared(f, f2, g, g2):
+    """|p - q| - p - q."""
+    return -2.0 * where(f < g, f, g)
+
+
+def jeffreys_shared(f, f2, g, g2):
+    """(p - q) (log p - log q)."""
+    return (f - g) * (f2 - g2)
+
+
+def nothing_shared(f, f2, g, g2):
+    """Nothing is known before all bins are looked at."""
+    return 0.0 * f * g
 
 
 # A pair is computed again where less than its sum's error times a constant: the part of a sum that

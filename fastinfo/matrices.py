@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +33,8 @@ def pairwise(
     Parameters
     ----------
     x : array (n, K)
-        Distributions or counts, at least 0: floats of 16 to 64 bits, integers or booleans.
+        Distributions or counts, at least 0: floats of 16 to 64 bits, integers or booleans; or a
+        CSR array of scipy.sparse.
     y : array (m, K), optional
         As `x`; `x` itself if left out, and then a symmetric measure is computed once a pair.
     measure : str
@@ -110,16 +111,23 @@ def job_of(
     normalize: bool,
     parameters: dict[str, Any],
     half: bool = True,
-) -> tuple[Any, list[Source]]:
+) -> tuple[Any, Sequence[Source]]:
     """Return all pairs of rows as the kernels take them, and the arrays they came from."""
     row = MEASURES[checks.one_of("measure", measure, MEASURES, ELSEWHERE)]
     parameter = _parameter(row, parameters)
     row, unit = row.at(parameter), _unit(row, base)
-    sources = [read("x", x)] if y is None else [read("x", x), read("y", y)]
-    same_device(*sources)
-    module = home("pairs", sources[0].device)
-    sides = _sides(module, sources, normalize)
+    given = {"x": x} if y is None else {"x": x, "y": y}
+    if any(is_sparse(array) for array in given.values()):
+        sources, sides = zip(
+            *(sparse_side(*pair, normalize) for pair in given.items()), strict=True
+        )
+    else:
+        sources = tuple(read(*pair) for pair in given.items())
+        same_device(*sources)
+        sides = _sides(home("pairs", sources[0].device), sources, normalize)
+    _same_width(sides, given)
     real = "float64" if promote(*sources) == "float64" else "float32"
+    module = home("pairs", sources[0].device)
     job = module.Job(row, sides[0], sides[-1], y is None, real, parameter, unit, normalize, half)
     return job, sources
 
@@ -145,20 +153,60 @@ def _unit(row: Measure, base: float | None) -> float:
     return checks.logarithm_of(base)
 
 
-def _sides(module: Any, sources: list[Source], normalize: bool) -> list[Any]:
-    for source in sources:
-        if len(source.shape) != 2:
-            raise ValueError(f"{source.name} must have two dimensions, got shape {source.shape}")
-        checks.some(source.name, source.shape, 1, "bin")
-    if sources[0].shape[1] != sources[-1].shape[1]:
-        shapes = " and ".join(str(s.shape) for s in sources)
-        raise ValueError(f"x and y must have the same number of bins, got shapes {shapes}")
+def _sides(module: Any, sources: Sequence[Source], normalize: bool) -> tuple[Any, ...]:
     sides = []
     for source in sources:
+        _is_matrix(source.name, source.shape)
         bins = home("bins", source.device)
         rows, divisors = with_divisors(bins, source, Rows.of(source), normalize)
         sides.append(module.Side.of(rows, divisors))
-    return sides
+    return tuple(sides)
+
+
+def _is_matrix(name: str, shape: tuple[int, ...]) -> None:
+    if len(shape) != 2:
+        raise ValueError(f"{name} must have two dimensions, got shape {shape}")
+    checks.some(name, shape, 1, "bin")
+
+
+def _same_width(sides: Sequence[Any], given: dict[str, Any]) -> None:
+    if sides[0].width != sides[-1].width:
+        shapes = " and ".join(str(np.shape(array)) for array in given.values())
+        raise ValueError(f"x and y must have the same number of bins, got shapes {shapes}")
+
+
+# --- sparse rows ---------------------------------------------------------------------------------
+
+
+def is_sparse(x: Any) -> bool:
+    """Whether x is an array or matrix of scipy.sparse."""
+    return hasattr(x, "tocsr") and type(x).__module__.startswith("scipy.sparse")
+
+
+def sparse_side(name: str, x: Any, normalize: bool) -> tuple[Source, Any]:
+    """Return rows with their empty bins left out, and their entries as an array."""
+    from scipy.sparse import csr_array
+
+    if not is_sparse(x):
+        x = read(name, x).values()
+    _is_matrix(name, np.shape(x))
+    rows = csr_array(x)
+    source = read(name, rows.data)
+    if source.storage != rows.dtype or not rows.data.dtype.isnative:
+        rows = rows.astype(source.storage)
+    if not rows.has_canonical_format or (rows.data == 0).any():
+        rows = rows.copy()
+        rows.sum_duplicates()
+        rows.eliminate_zeros()
+    negative = np.flatnonzero(rows.data < 0)
+    if negative.size:
+        first = negative[0]
+        i = int(np.searchsorted(rows.indptr, first, side="right")) - 1
+        place = (i, int(rows.indices[first]))
+        raise ValueError(f"{name} must be at least 0, got {rows.data[first]} at position {place}")
+    module = home("sparse", source.device)
+    bins, starts = rows.indices.astype(np.int64), rows.indptr.astype(np.int64)
+    return source, module.SparseSide.of(rows.data, bins, starts, rows.shape[1], normalize)
 
 
 def _place(target: np.ndarray, lo: int, band: np.ndarray, condensed: bool) -> None:

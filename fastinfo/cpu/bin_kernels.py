@@ -84,14 +84,14 @@ def together_of(largest):
 
 
 @cache
-def bin_value(total, storage_p, storage_q):
-    """What a `catalogue.Sum` says of two rows."""
+def bin_value(total, storage_p, storage_q, sum_of=bin_sum):
+    """What a `catalogue.Sum` says of two rows, of which `sum_of` makes what adds them up."""
     add, says = (
-        bin_sum(total.term, storage_p, storage_q, total.largest),
+        sum_of(total.term, storage_p, storage_q, total.largest),
         formula(total.says, vmath.double),
     )
     if total.far is not None:
-        far = bin_value(total.far, storage_p, storage_q)
+        far = bin_value(total.far, storage_p, storage_q, sum_of)
 
         @helper(EXACT)
         def value_of_either(p, q, p_total, p_rest, q_total, q_rest, parameter):
@@ -108,8 +108,8 @@ def bin_value(total, storage_p, storage_q):
             return says(add(p, q, p_total, p_rest, q_total, q_rest, parameter), parameter)
 
         return value
-    top_of = bin_sum(formulas.log_ratio_term, storage_p, storage_q, True)
-    add_lowered = bin_sum(formulas.lowered_power_term, storage_p, storage_q)
+    top_of = sum_of(formulas.log_ratio_term, storage_p, storage_q, True)
+    add_lowered = sum_of(formulas.lowered_power_term, storage_p, storage_q)
     says_lowered = formula(formulas.renyi_of_lowered_powers, vmath.double)
 
     @helper(EXACT)

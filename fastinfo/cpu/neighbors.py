@@ -21,7 +21,7 @@ import numpy as np
 from fastinfo.catalogue import MEASURES
 from fastinfo.cpu import neighbor_kernels as kernels
 from fastinfo.cpu import pairs
-from fastinfo.cpu.pairs import Fill, Job, Products, Tiles, road_of
+from fastinfo.cpu.pairs import Fill, Job, Products, Side, Tiles
 from fastinfo.engine import run
 
 # Rows of x, and bytes of a factor of the rows of y, that meet at a time.
@@ -103,10 +103,10 @@ def _bands(
     item = np.dtype(job.real).itemsize
     length = min(max(m, 1), max(LEAST_BLOCK, BLOCK_BYTES // (job.x.width * item)))
     room = np.empty(min(n, BAND) * length, job.real)
-    road = limits.road if limits else road_of(job)
+    road = limits or job.x.road(job)
     for begin in range(0, m, length):
         end = min(begin + length, m)
-        fill = limits.block(begin, end) if limits else road.block(begin, end)
+        fill = road.block(begin, end)
         for lo in range(0, n, BAND):
             count = min(BAND, n - lo)
             band = room[: count * (end - begin)].reshape(count, end - begin)
@@ -153,7 +153,8 @@ class Limits:
     @classmethod
     def _of(cls, job: Job, taus: np.ndarray, uppers: np.ndarray, leave_out: bool) -> Limits | None:
         """Return the limits where the bound holds: of distributions, with equal weights."""
-        if not job.measure.bounded_by_hellinger or not job.normalize:
+        dense = isinstance(job.x, Side)
+        if not (dense and job.measure.bounded_by_hellinger and job.normalize):
             return None
         road = Tiles.of(job)
         if road.narrow:  # a few bins take no longer than the bound

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -74,6 +75,12 @@ class Side:
         some = (v[which].copy() for v in (self.starts, self.totals, self.rests, self.valid))
         return Side(self.memory, next(some), self.width, self.storage, *some)
 
+    def road(self, job: Job) -> Road:
+        """Return the road of a measure of such rows, measured from all of them."""
+        if job.measure.products:
+            return Products.of(job)
+        return Tiles.of(job) if job.measure.tiles else Direct(job)
+
     @property
     def count(self) -> int:
         """Number of rows."""
@@ -90,8 +97,8 @@ class Job:
     """What is asked for."""
 
     measure: Measure
-    x: Side
-    y: Side
+    x: Any  # a `Side`, or both a `sparse.SparseSide`
+    y: Any
     same: bool
     real: str
     parameter: float
@@ -116,6 +123,13 @@ class Job:
         return self.total, self.measure.finish, self.x.storage, self.y.storage, self.real
 
 
+class Road(Protocol):
+    """A way to all pairs."""
+
+    def block(self, begin: int, end: int) -> Fill:
+        """Return what fills bands beside the rows [begin, end) of y."""
+
+
 # Write the measure of the rows of x from `lo` on, as many as `band` has, and the rows of a block.
 Fill = Callable[[int, np.ndarray], None]
 
@@ -126,7 +140,7 @@ def bands(job: Job, out: np.ndarray | None) -> Iterator[tuple[int, np.ndarray]]:
     Of a symmetric matrix only what is on and above the diagonal is computed.
     """
     shape = (job.x.count, job.y.count)
-    fill = road_of(job).block(0, shape[1])
+    fill = job.x.road(job).block(0, shape[1])
     direct = out is not None and out.flags.c_contiguous and not isinstance(out, np.memmap)
     for lo in range(0, shape[0], BAND):
         hi = min(lo + BAND, shape[0])
@@ -143,13 +157,6 @@ def mirror(out: np.ndarray) -> None:
         corner[...] = np.triu(corner) + np.triu(corner, 1).T
         for j in range(i + step, out.shape[0], step):
             out[j : j + step, i : i + step] = out[i : i + step, j : j + step].T
-
-
-def road_of(job: Job) -> Products | Tiles | Direct:
-    """Return the road of a measure, measured from all rows."""
-    if job.measure.products:
-        return Products.of(job)
-    return Tiles.of(job) if job.measure.tiles else Direct(job)
 
 
 # --- what roads prepare --------------------------------------------------------------------------
