@@ -394,8 +394,9 @@ def narrow_tiles(term, total, finish, storage_x, storage_y, into, inner):
 
 
 def key_of(total, finish):
-    """Name a measure's sum and finish, for the cache of kernels."""
-    return total.term.__name__, total.says.__name__, total.overflows, finish.__name__
+    """Name a measure's sum and finish, for the cache of kernels: all that they are made of."""
+    key = (total.term.__name__, total.says.__name__, total.largest, total.overflows)
+    return *key, *(() if total.far is None else key_of(total.far, finish)), finish.__name__
 
 
 @cache
