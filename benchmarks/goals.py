@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.memory import LINEAR as LINEAR_MEMORY
+from benchmarks.memory import NEAREST as NEAREST_MEMORY
+from benchmarks.neighbors import ALIKE, CLUSTERED
 from benchmarks.processes import Figure
 from fastinfo.bench import Row, fastest
 
@@ -214,6 +216,34 @@ GOALS = (
         0.7,
     ),
     Goal(
+        "nearest under JS, clustered rows, against pairwise + argpartition",
+        "nearest",
+        f"nearest, {CLUSTERED}",
+        f"pairwise + argpartition, {CLUSTERED}",
+        5,
+    ),
+    Goal(
+        "the same on rows of one distribution",
+        "nearest",
+        f"nearest, {ALIKE}",
+        f"pairwise + argpartition, {ALIKE}",
+        1 / 1.3,
+    ),
+    Goal(
+        "JS of sparse rows, against our dense matrix of some, scaled",
+        "sparse",
+        "js_divergence, 100 entries a row",
+        "js_divergence, dense",
+        20,
+    ),
+    Goal(
+        "JS of sparse rows with twice as many entries, against as many",
+        "sparse",
+        "js_divergence, 200 entries a row",
+        "js_divergence, 100 entries a row",
+        1 / 2.2,
+    ),
+    Goal(
         "mutual_information_matrix, against scikit-learn",
         "mutual-information",
         MUTUAL_INFORMATION,
@@ -250,6 +280,12 @@ GOALS = (
         "memory",
         LINEAR_MEMORY,
         bound=256 / 8192,
+    ),
+    Goal(
+        "extra memory of nearest (share of the matrix of 381 MiB)",
+        "memory",
+        NEAREST_MEMORY,
+        bound=200 / 381,
     ),
     Goal(
         "extra memory of any loss (share of the logits)",

@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 
 import fastinfo
-from benchmarks import columns, linear, reference, shapes
+from benchmarks import columns, linear, neighbors, reference, shapes
 from fastinfo import catalogue, matrices
 from fastinfo.bench import Case, Workers, ceiling_bytes, ceiling_cases, copy_cases, read_cases
 
@@ -320,7 +320,9 @@ def recomputed_bin(p: float, q: float, d: float, weight: float) -> float:
 
 def share_recomputed(x: np.ndarray, y: np.ndarray, measure: str) -> float:
     """Share of the pairs that were computed again: those that a term of NaN spoils."""
-    spoilt = dataclasses.replace(catalogue.MEASURES[measure], term=recomputed_bin)
+    spoilt = dataclasses.replace(
+        catalogue.MEASURES[measure], total=catalogue.Sum(recomputed_bin), form=None
+    )
     with mock.patch.object(matrices, "MEASURES", {**catalogue.MEASURES, measure: spoilt}):
         return float(np.isnan(fastinfo.pairwise(x, y, measure)).mean())
 
@@ -480,6 +482,16 @@ SECTIONS: dict[str, Section] = {
         "Mutual information of all pairs of columns",
         lambda plan: columns.cases(plan.shapes.tables("columns")),
         "columns",
+    ),
+    "nearest": Section(
+        "Nearest rows under JS",
+        lambda plan: neighbors.nearest(plan.shapes.pairs("neighbours")),
+        "neighbours",
+    ),
+    "sparse": Section(
+        "Matrices of sparse rows",
+        lambda plan: neighbors.sparse(plan.shapes.pairs("sparse")),
+        "sparse",
     ),
     "products-double": Section("The same in double precision", products_in_double, "cube"),
 }

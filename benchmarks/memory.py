@@ -83,7 +83,8 @@ CASES: dict[str, Probe] = {
 
 
 LINEAR = "linear_cross_entropy + gradients, 8192 x 262144"
-NAMES = (LINEAR, *CASES)
+NEAREST = "nearest, 2000 x 50000 x 512"
+NAMES = (LINEAR, NEAREST, *CASES)
 
 
 def _resident_after(call: Callable[[], Any], results: int) -> int:
@@ -111,6 +112,15 @@ def _linear(rows: int = 8192, features: int = 64, classes: int = 262144) -> dict
     return {"logits": rows * classes * h.itemsize, "extra": extra}
 
 
+def _nearest(queries: int = 2000, rows: int = 50_000, bins: int = 512) -> dict[str, int]:
+    """Ten nearest rows: the bytes of the matrix there would be, and what a call takes."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_gamma(1, (n, bins)).astype(np.float32) for n in (queries, rows))
+    fastinfo.nearest(x[:8], y[:100], 10)
+    extra = _resident_after(lambda: fastinfo.nearest(x, y, 10), 0)
+    return {"logits": queries * rows * x.itemsize, "extra": extra}
+
+
 def _data(probe: Probe, rows: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     x = np.empty((rows, CLASSES), shapes.dtype_of(probe.dtype))
@@ -129,8 +139,9 @@ def _resident(field: str) -> int:
 
 def main(name: str, rows: int) -> None:
     """Warm up on a few rows, so that nothing is compiled in the call, then measure."""
-    if name == LINEAR:
-        print(json.dumps(_linear()))
+    whole = {LINEAR: _linear, NEAREST: _nearest}
+    if name in whole:
+        print(json.dumps(whole[name]()))
         return
     probe = CASES[name]
     probe.call(*_data(probe, 8))

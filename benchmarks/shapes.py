@@ -28,6 +28,8 @@ PAIRS: dict[str, tuple[int, int, int]] = {
     "small": (1000, 1000, 256),
     "cube": (1024, 1024, 1024),
     "large": (4096, 4096, 1024),
+    "neighbours": (2000, 50_000, 512),
+    "sparse": (5000, 5000, 50_000),
 }
 
 # (rows, features, classes)
