@@ -86,6 +86,8 @@ def pairwise(
     row = MEASURES[checks.one_of("measure", measure, MEASURES, ELSEWHERE)]
     parameter = _parameter(row, parameters)
     row, unit = row.at(parameter), _unit(row, base)
+    if isinstance(y, str):
+        raise TypeError(f"y must be an array, got the string {y!r}; name a measure as measure={y!r}")
     sources = [read("x", x)] if y is None else [read("x", x), read("y", y)]
     same_device(*sources)
     module = home("pairs", sources[0].device)
@@ -93,9 +95,11 @@ def pairwise(
     real = "float64" if promote(*sources) == "float64" else "float32"
     job = module.Job(row, sides[0], sides[-1], y is None, real, parameter, unit, normalize)
     if condensed and not job.symmetric:
+        given = "".join(f", {name}={value!r}" for name, value in parameters.items())
+        got = "an array as y" if y is not None else f"measure={measure!r}{given}"
         raise ValueError(
             f"condensed must be False unless y is left out and the measure is symmetric with its "
-            f"parameters, got measure={measure!r}"
+            f"parameters, got {got}"
         )
     n, m = sides[0].count, sides[-1].count
     shape = (n * (n - 1) // 2,) if condensed else (n, m)
