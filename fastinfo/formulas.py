@@ -332,9 +332,9 @@ def renyi_term(p, q, d, alpha):
     """
     if alpha == 0.0:
         return 0.0 * p - q if p == 0.0 else 0.0 * (p + q)
-    if alpha < 0.5:
-        p, q, d, alpha = q, p, -d, 1.0 - alpha
     excess = alpha - 1.0
+    if alpha < 0.5:  # 1 - alpha has lost digits of a small alpha, which is what counts
+        p, q, d, alpha, excess = q, p, -d, 1.0 - alpha, -alpha
     if p == 0.0:
         return excess * q
     if q == 0.0:
@@ -356,6 +356,8 @@ def power_term(p, q, d, alpha):
         return 0.0 * q
     if q == 0.0:
         return p * inf if alpha > 1.0 else 0.0 * p
+    if alpha < 0.5:  # below, the exponential of subnormal p would overflow
+        return q * exp(alpha * log_quotient(p, q, d))
     return p * exp((alpha - 1.0) * log_quotient(p, q, d))
 
 
@@ -370,7 +372,7 @@ def log_ratio_term(p, q, d, parameter):
         return -inf + 0.0 * q
     if q == 0.0:
         return p * inf
-    return log_quotient(p, q, d) + 0.0 * (p + q)
+    return log_quotient(p, q, d) + 0.0 * d  # which tells NaN from a number
 
 
 def lowered_power_term(p, q, d, given):
@@ -638,13 +640,17 @@ def whole_margin(v):
 
 
 def log1p_margin(v):
-    """At most (1 + v) |log(1 + v)|: of log(1 + v) as a result."""
-    return abs(v) * where(v < 0.0, 1.0 + v, 1.0)
+    """At most (1 + v) |log(1 + v)|: of log(1 + v) as a result; 0 of a sum that has overflowed."""
+    return where(abs(v) < 2.0**1000, abs(v) * where(v < 0.0, 1.0 + v, 1.0), 0.0)
 
 
 def log_margin(v):
-    """At most |log v|, of which the relative error of v is the error."""
-    return where(v < 1.0, 1.0 - v, 0.69 * where(v < 2.0, v - 1.0, 1.0))
+    """At most |log v|, of which the relative error of v is the error.
+
+    0 where products in float32 may have underflowed; none is left of rows that share no bin.
+    """
+    near = where((v > 0.0) & (v < 2.0**-100), 0.0, 1.0 - v)
+    return where(v < 1.0, near, 0.69 * where(v < 2.0, v - 1.0, 1.0))
 
 
 def log_in_units(x):

@@ -87,9 +87,11 @@ def pairwise(
     job, sources = job_of(x, y, measure, base, normalize, parameters)
     module, real = home("pairs", sources[0].device), job.real
     if condensed and not job.symmetric:
+        given = "".join(f", {name}={value!r}" for name, value in parameters.items())
+        got = "an array as y" if y is not None else f"measure={measure!r}{given}"
         raise ValueError(
             f"condensed must be False unless y is left out and the measure is symmetric with its "
-            f"parameters, got measure={measure!r}"
+            f"parameters, got {got}"
         )
     n, m = job.x.count, job.y.count
     shape = (n * (n - 1) // 2,) if condensed else (n, m)
@@ -116,6 +118,10 @@ def job_of(
     row = MEASURES[checks.one_of("measure", measure, MEASURES, ELSEWHERE)]
     parameter = _parameter(row, parameters)
     row, unit = row.at(parameter), _unit(row, base)
+    if isinstance(y, str):
+        raise TypeError(
+            f"y must be an array, got the string {y!r}; name a measure as measure={y!r}"
+        )
     given = {"x": x} if y is None else {"x": x, "y": y}
     if any(is_sparse(array) for array in given.values()):
         sources, sides = zip(

@@ -37,7 +37,8 @@ def contingency(x: Any, y: Any) -> Contingency:
     ----------
     x, y : array
         Labels of the same things, of shape (n,), of any dtype that can be sorted: integers,
-        booleans, floats, strings, dates.
+        booleans, floats, strings, dates. Lists are made arrays by NumPy first, so that
+        ``[1, "a"]`` holds the strings "1" and "a".
 
     Returns
     -------

@@ -310,6 +310,8 @@ PAIR_MEASURES = (
     "total_variation",
     "hellinger_distance",
 )
+# Infinite where p has a bin that q has not; Jeffreys' the other way as well.
+INFINITE = ("cross_entropy", "kl_divergence", "jeffreys_divergence")
 WITH_BASE = PAIR_MEASURES[:6]
 SYMMETRIC = PAIR_MEASURES[2:]
 # Orders of a Rényi divergence: its limits, near 1, on either side, symmetric, large.

@@ -522,10 +522,13 @@ def renyi_divergence(p, q, *, alpha, normalize=True, base=None):
     else:
         a, excess = np.longdouble(alpha), powers(p, q, d, alpha).sum(-1)
         none = 0 * (p + q)
-        by_q = np.where(q == 0, np.inf if a > 1 else 0, q ** (1 - a))
-        whole = np.where(p == 0, none, np.where(q == 0, none + p * by_q, p**a * by_q)).sum(-1)
-        near = normalize & (excess > -0.5)
-        value = np.where(near, np.log1p(excess), np.log(whole)) / (a - 1)
+        terms = a * np.log(p) + (1 - a) * np.log(q)
+        outside = none + (np.inf if a > 1 else -np.inf)
+        terms = np.where(p == 0, none - np.inf, np.where(q == 0, outside, terms))
+        top = np.where(np.isinf(terms.max(-1)), 0, terms.max(-1))
+        whole = top + np.log(np.exp(terms - top[..., None]).sum(-1))
+        near = normalize & (excess > -0.5) & (excess < 1)
+        value = np.where(near, np.log1p(excess), whole) / (a - 1)
     return value / unit(base)
 
 

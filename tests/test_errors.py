@@ -455,6 +455,11 @@ def test_measures_are_names():
             fastinfo.pairwise(P, measure=measure)
 
 
+def test_a_measure_in_the_place_of_y():
+    with pytest.raises(TypeError, match=r"\by\b.*'kl_divergence'.*measure='kl_divergence'"):
+        fastinfo.pairwise(P, "kl_divergence")
+
+
 @pytest.mark.parametrize("name", cases.PAIR_MEASURES)
 def test_unknown_parameters(name):
     with pytest.raises((TypeError, ValueError), match="alpha"):

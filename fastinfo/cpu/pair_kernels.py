@@ -112,7 +112,7 @@ def factors(function, row, storage, into):
             return filled(0.0)
         # a sum of powers is at least 1 for orders above 1: what is next to nothing adds nothing
         lowest = least if parameter < 1.0 else -1.0
-        inside = (v < most) & (v > lowest) | (p == 0.0)
+        inside = (v < most) & (v > lowest) & ((p >= least) | (parameter > 1.0)) | (p == 0.0)
         return where(inside, filled(0.0), filled(np.inf))
 
     @helper(EXACT)
@@ -498,8 +498,7 @@ def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
                     p = part(x, x_starts[i], x_starts[i] + width)
                     for j in range(v.size):
                         bound = bound_of(x_bounds[i], x_slacks[i], y_bound[j], y_slack[j])
-                        again = margin_of_one(v[j]) < bound or first + j == own
-                        if again and v[j] == v[j]:
+                        if margin_of_one(v[j]) < bound or (first + j == own and bound == bound):
                             at = y_starts[first + j]
                             value = direct(
                                 p, part(y, at, at + width), x_totals[i], x_rests[i],
@@ -507,7 +506,8 @@ def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
                             )  # fmt: skip
                             target[j] = real(finish_one(value / unit))
                 for j in range(v.size if y_holes.size else 0):
-                    if (y_holes[first + j] or x_holes[i]) and v[j] == v[j]:
+                    invalid = x_rows[i] != x_rows[i] or y_row[j] != y_row[j]
+                    if (y_holes[first + j] or x_holes[i]) and not invalid:
                         apart = touch(row_of(x_filled, i), row_of(y_empty, first + j))
                         if y_filled.shape[0] and not apart:
                             apart = touch(row_of(y_filled, first + j), row_of(x_empty, i))
