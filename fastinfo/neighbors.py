@@ -79,7 +79,7 @@ def nearest(
     >>> found.indices.ravel()
     array([1, 0, 3, 2])
     >>> found.distances.ravel().round(4)
-    array([0.0746, 0.0746, 0.0015, 0.0015])
+    array([0.0749, 0.0749, 0.0015, 0.0015])
     """
     job, sources = job_of(x, y, measure, base, normalize, parameters, half=False)
     leave_out = y is None and not include_self
