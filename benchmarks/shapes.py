@@ -28,6 +28,7 @@ PAIRS: dict[str, tuple[int, int, int]] = {
     "small": (1000, 1000, 256),
     "cube": (1024, 1024, 1024),
     "large": (4096, 4096, 1024),
+    "few bins": (4096, 4096, 8),
 }
 
 # (rows, features, classes)

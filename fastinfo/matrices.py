@@ -87,7 +87,9 @@ def pairwise(
     parameter = _parameter(row, parameters)
     row, unit = row.at(parameter), _unit(row, base)
     if isinstance(y, str):
-        raise TypeError(f"y must be an array, got the string {y!r}; name a measure as measure={y!r}")
+        raise TypeError(
+            f"y must be an array, got the string {y!r}; name a measure as measure={y!r}"
+        )
     sources = [read("x", x)] if y is None else [read("x", x), read("y", y)]
     same_device(*sources)
     module = home("pairs", sources[0].device)

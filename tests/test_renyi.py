@@ -202,7 +202,9 @@ def test_overlap_of_subnormal_probabilities(dtype, alpha):
     assert_close_measure(NAME, fastinfo.renyi_divergence(x[:, None], y[None], alpha), truth, kind)
     assert_close_measure(NAME, fastinfo.pairwise(x, y, NAME, alpha=alpha), truth, kind)
     both = np.concatenate([x, y])
-    assert_close_measure(NAME, fastinfo.pairwise(both, None, NAME, alpha=alpha)[:3, 3:], truth, kind)
+    assert_close_measure(
+        NAME, fastinfo.pairwise(both, None, NAME, alpha=alpha)[:3, 3:], truth, kind
+    )
 
 
 @pytest.mark.parametrize("alpha", ORDERS)
