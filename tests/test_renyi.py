@@ -305,7 +305,7 @@ def test_concentration(rng, alpha, concentration):
 @pytest.mark.parametrize("alpha", [0.1, 0.9, 1.5, 2.0, 10.0, 300.0])
 @pytest.mark.parametrize("dtype", WIDE_FLOATS, ids=str)
 def test_powers_beyond_the_range(rng, alpha, dtype):
-    """Of the product of such rows nothing is left; they are computed again, and only they matter."""
+    """Of the product of such rows nothing is left; they are computed again."""
     x = rng.dirichlet(np.ones(60), 12).astype(dtype)
     tiny = 1e-36 if dtype == np.float32 else 1e-290
     x[1::3, :40] *= dtype.type(tiny)
