@@ -215,6 +215,32 @@ GOALS = (
         MATMUL,
         0.7,
     ),
+    *(
+        Goal(f"{what}, against the bare products", "products", name, MATMUL, 0.85)
+        for what, name in (
+            ("Jeffreys float32", "jeffreys_divergence, float32, Dirichlet(0.3)"),
+            ("Hellinger float32", "hellinger_distance, float32, Dirichlet(0.3)"),
+            ("Rényi float32, alpha 1/2", "renyi_divergence, alpha 0.5, float32, Dirichlet(0.3)"),
+            ("Rényi float32, alpha 2", "renyi_divergence, alpha 2, float32, Dirichlet(0.3)"),
+        )
+    ),
+    *(
+        Goal(
+            f"JS float32, {kind} rows, against Dirichlet(0.3)",
+            "pairs",
+            f"js_divergence, float32, {kind}",
+            "js_divergence, float32, Dirichlet(0.3)",
+            1 / 1.5,
+        )
+        for kind in ("Dirichlet(20)", "nearly equal")
+    ),
+    Goal(
+        "JS float32, 8 bins, against SciPy cdist in float64",
+        "few-bins",
+        JS32,
+        f"scipy, 1 thread, {JS64}",
+        40.0,
+    ),
     Goal(
         "nearest under JS, clustered rows, against pairwise + argpartition",
         "nearest",

@@ -318,33 +318,40 @@ def recomputed_bin(p: float, q: float, d: float, weight: float) -> float:
     return nan
 
 
-def share_recomputed(x: np.ndarray, y: np.ndarray, measure: str) -> float:
+def share_recomputed(x: np.ndarray, y: np.ndarray, measure: str, **parameters: float) -> float:
     """Share of the pairs that were computed again: those that a term of NaN spoils."""
-    spoilt = dataclasses.replace(
-        catalogue.MEASURES[measure], total=catalogue.Sum(recomputed_bin), form=None
-    )
+    row = catalogue.MEASURES[measure].at(parameters.get("alpha", 0.5))
+    spoilt = dataclasses.replace(row, total=catalogue.Sum(recomputed_bin), form=None)
     with mock.patch.object(matrices, "MEASURES", {**catalogue.MEASURES, measure: spoilt}):
-        return float(np.isnan(fastinfo.pairwise(x, y, measure)).mean())
+        return float(np.isnan(fastinfo.pairwise(x, y, measure, **parameters)).mean())
 
 
 def matrix_case(
-    measure: str, shape: tuple[int, int, int], kind: str, dtype: str, ceiling: str = ""
+    measure: str,
+    shape: tuple[int, int, int],
+    kind: str,
+    dtype: str,
+    ceiling: str = "",
+    **parameters: float,
 ) -> Case:
     """Return a whole matrix between two sets of rows."""
     n, m, k = shape
+    given = "".join(f", {name} {value:g}" for name, value in parameters.items())
 
     def sides() -> tuple[np.ndarray, np.ndarray]:
         x = shapes.distributions((n, k), kind, 1, dtype)
         return x, shapes.distributions((m, k), kind, 2, dtype)
 
     return Case(
-        f"{measure}, {dtype}, {kind}",
-        lambda: fastinfo.pairwise(*sides(), measure, out=shapes.buffer((n, m), dtype)),
+        f"{measure}{given}, {dtype}, {kind}",
+        lambda: fastinfo.pairwise(
+            *sides(), measure, out=shapes.buffer((n, m), dtype), **parameters
+        ),
         work=n * m * k,
         unit="bin",
         ceiling=ceiling,
-        error=lambda found: reference.pairs_error(found, measure, shape, kind, dtype),
-        recomputed=lambda _: share_recomputed(*sides(), measure),
+        error=lambda found: reference.pairs_error(found, measure, shape, kind, dtype, **parameters),
+        recomputed=lambda _: share_recomputed(*sides(), measure, **parameters),
     )
 
 
@@ -403,7 +410,23 @@ def products(plan: Plan, name: str) -> list[Case]:
         matrix_case("cross_entropy", shape, "Dirichlet(0.3)", "float32", product),
         matrix_case("hellinger_distance", shape, "Dirichlet(0.3)", "float32", product),
         matrix_case("hellinger_distance", shape, shapes.NEARLY_EQUAL, "float32", product),
+        dataclasses.replace(
+            matrix_case("jeffreys_divergence", shape, "Dirichlet(0.3)", "float32", product),
+            work=2 * shape[0] * shape[1] * shape[2],
+            note="bins of the two products it needs",
+        ),
+        *(
+            matrix_case("renyi_divergence", shape, "Dirichlet(0.3)", "float32", product, alpha=a)
+            for a in (0.5, 2.0)
+        ),
+        matrix_case("bhattacharyya_distance", shape, "Dirichlet(0.3)", "float32", product),
     ]
+
+
+def few_bins(plan: Plan) -> list[Case]:
+    """JS of rows of few bins."""
+    shape = plan.shapes.pairs("few bins")
+    return [matrix_case("js_divergence", shape, "Dirichlet(1)", "float32")]
 
 
 def products_in_double(plan: Plan) -> list[Case]:
@@ -475,6 +498,7 @@ SECTIONS: dict[str, Section] = {
     "one-row": Section("One long row", one_row),
     "pairs": Section("Matrices with a logarithm a bin", pairs, "cube"),
     "small-pairs": Section("Smaller matrices", small_pairs, "small"),
+    "few-bins": Section("Matrices of few bins", few_bins, "few bins"),
     "products": Section(
         "Matrices that are a product", functools.partial(products, name="large"), "large"
     ),

@@ -314,6 +314,12 @@ def pairs(plan: Plan) -> Iterator[Case]:
         yield _torch_distance("total_variation", shape, kind, plan)
 
 
+def few_bins(plan: Plan) -> Iterator[Case]:
+    """SciPy on rows of few bins."""
+    if _installed("scipy"):
+        yield _scipy_js(plan.shapes.pairs("few bins"), "Dirichlet(1)", "float64")
+
+
 def products(plan: Plan, name: str) -> Iterator[Case]:
     """Peers of the measures that are a matrix product."""
     shape, kind = plan.shapes.pairs(name), "Dirichlet(0.3)"
@@ -373,6 +379,7 @@ SECTIONS: dict[str, Callable[[Plan], Iterator[Case]]] = {
     "thousand": functools.partial(short_rows, name="thousand"),
     "ten": functools.partial(short_rows, name="ten"),
     "pairs": pairs,
+    "few-bins": few_bins,
     "products": functools.partial(products, name="large"),
     "mutual-information": tables,
 }

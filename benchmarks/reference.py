@@ -110,22 +110,31 @@ def _cross_entropy(p: np.ndarray, q: np.ndarray) -> np.ndarray:
         return np.where(p == 0, 0.0, -p * np.log(q)).sum(-1)
 
 
-MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+def _renyi(p: np.ndarray, q: np.ndarray, alpha: float) -> np.ndarray:
+    return np.log((p**alpha * q ** (1.0 - alpha)).sum(-1)) / (alpha - 1.0)
+
+
+MEASURES: dict[str, Callable[..., np.ndarray]] = {
+    "bhattacharyya_distance": lambda p, q: -np.log(np.sqrt(p * q).sum(-1)),
     "cross_entropy": _cross_entropy,
     "hellinger_distance": lambda p, q: np.sqrt(0.5 * ((np.sqrt(p) - np.sqrt(q)) ** 2).sum(-1)),
+    "jeffreys_divergence": lambda p, q: (_kl_terms(p, q) + _kl_terms(q, p)).sum(-1),
     "js_divergence": _js,
     "kl_divergence": lambda p, q: _kl_terms(p, q).sum(-1),
+    "renyi_divergence": _renyi,
     "total_variation": lambda p, q: 0.5 * np.abs(p - q).sum(-1),
 }
 
 
 @functools.cache
-def pairs(measure: str, shape: tuple[int, int, int], kind: str, dtype: str) -> np.ndarray:
+def pairs(
+    measure: str, shape: tuple[int, int, int], kind: str, dtype: str, **parameters: float
+) -> np.ndarray:
     """Return the measure between the checked rows of x and of y."""
     n, m, k = shape
     p = _normalised(shapes.distributions((n, k), kind, 1, dtype)[: CHECKED_PAIRS[0]])
     q = _normalised(shapes.distributions((m, k), kind, 2, dtype)[: CHECKED_PAIRS[1]])
-    return np.stack([MEASURES[measure](row, q) for row in p])
+    return np.stack([MEASURES[measure](row, q, **parameters) for row in p])
 
 
 def _normalised(rows: np.ndarray) -> np.ndarray:
@@ -134,10 +143,15 @@ def _normalised(rows: np.ndarray) -> np.ndarray:
 
 
 def pairs_error(
-    matrix: np.ndarray, measure: str, shape: tuple[int, int, int], kind: str, dtype: str
+    matrix: np.ndarray,
+    measure: str,
+    shape: tuple[int, int, int],
+    kind: str,
+    dtype: str,
+    **parameters: float,
 ) -> float:
     """Largest relative error of the checked pairs; `matrix` may be its first rows only."""
-    exact = pairs(measure, shape, kind, dtype)[: len(matrix)]
+    exact = pairs(measure, shape, kind, dtype, **parameters)[: len(matrix)]
     return relative_error(np.asarray(matrix)[: len(exact), : exact.shape[1]], exact)
 
 

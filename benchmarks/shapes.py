@@ -30,6 +30,7 @@ PAIRS: dict[str, tuple[int, int, int]] = {
     "large": (4096, 4096, 1024),
     "neighbours": (2000, 50_000, 512),
     "sparse": (5000, 5000, 50_000),
+    "few bins": (4096, 4096, 8),
 }
 
 # (rows, features, classes)

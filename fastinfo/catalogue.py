@@ -19,9 +19,9 @@ class Sum:
     """What the bins of two rows add up to, and what that says, in nats.
 
     With `largest` the largest term counts instead of their sum. `overflows` tells that a sum of
-    powers may be infinite where the result is not, see `formulas.lowered_power_term`. Below -½ the
-    sum loses digits that `far` has. `near` is a term for vectors, in the type of the result, exact
-    enough unless rows are nearly equal.
+    powers may be infinite where the result is not, see `formulas.lowered_power_term`. Below `least`
+    the sum has lost digits that `far` has. `near` is a term for vectors, in the type of the result,
+    exact enough unless rows are nearly equal.
     """
 
     term: Callable
@@ -29,6 +29,7 @@ class Sum:
     largest: bool = False
     overflows: bool = False
     far: Sum | None = None
+    least: float = -0.5
     near: Callable | None = None
 
 
@@ -243,8 +244,12 @@ def _renyi_form(row: Measure, alpha: float) -> Measure:
 
 
 _JS_SUM = Sum(formulas.js_term, near=formulas.js_near_term)
-_POWERS = Sum(formulas.power_term, formulas.renyi_of_powers)
-_ROOTS = Sum(formulas.power_term, formulas.bhattacharyya_of_powers)
+_LIFTED_POWERS = Sum(formulas.lifted_power_term, formulas.renyi_of_lifted_powers)
+_LIFTED_ROOTS = Sum(formulas.lifted_power_term, formulas.bhattacharyya_of_lifted_powers)
+_POWERS = Sum(formulas.power_term, formulas.renyi_of_powers, far=_LIFTED_POWERS, least=2.0**-900)
+_ROOTS = Sum(
+    formulas.power_term, formulas.bhattacharyya_of_powers, far=_LIFTED_ROOTS, least=2.0**-900
+)
 _ROWS = (
     Measure(
         "cross_entropy",

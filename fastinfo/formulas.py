@@ -361,6 +361,18 @@ def power_term(p, q, d, alpha):
     return p * exp((alpha - 1.0) * log_quotient(p, q, d))
 
 
+LIFT = 2.0**600
+
+
+def lifted_power_term(p, q, d, alpha):
+    """2⁶⁰⁰ p^α q^(1 - α) for α < 1: keeps the digits that subnormal numbers have not."""
+    if p == 0.0 or q == 0.0:
+        return 0.0 * (p + q)
+    if alpha < 0.5:
+        return q * LIFT * exp(alpha * log_quotient(p, q, d))
+    return p * LIFT * exp((alpha - 1.0) * log_quotient(p, q, d))
+
+
 def inside_term(p, q, d, parameter):
     """Q where p > 0: what α = 0 leaves of a product of powers."""
     return q if p > 0.0 else 0.0 * (p + q)
@@ -742,6 +754,11 @@ def renyi_of_powers(total, alpha):
     return log(total) * (1.0 / (alpha - 1.0)) + 0.0
 
 
+def renyi_of_lifted_powers(total, alpha):
+    """The same of powers that were lifted."""
+    return (log(total) - 600.0 * LN2) * (1.0 / (alpha - 1.0))
+
+
 def renyi_of_lowered_powers(total, alpha, top):
     """The same of powers that were lowered by the largest ratio."""
     return top + log(total) / (alpha - 1.0)
@@ -755,6 +772,11 @@ def bhattacharyya_of_excess(v, parameter):
 def bhattacharyya_of_powers(total, parameter):
     """-log Σ √(p q)."""
     return 0.0 - log(total)
+
+
+def bhattacharyya_of_lifted_powers(total, parameter):
+    """The same of powers that were lifted."""
+    return 600.0 * LN2 - log(total)
 
 
 # --- finishes ------------------------------------------------------------------------------------

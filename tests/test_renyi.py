@@ -244,15 +244,15 @@ def test_infinite_values(alpha):
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_invalid_rows(rng, alpha, dtype):
     """NaN in the pairs of the row, the others as if it were not there."""
-    for bad in cases.invalid_pairs(20).values():
-        p, q = (np.stack([*rng.dirichlet(np.ones(20), 2), side]).astype(dtype) for side in bad)
-        actual = fastinfo.renyi_divergence(p, q, alpha)
-        assert_same_bits(np.isnan(actual), np.array([False, False, True]))
-        matrix = fastinfo.pairwise(p, q, NAME, alpha=alpha)
-        invalid = [~((w := s.astype(float)).min(-1) + (t := w.sum(-1)) < np.inf) | (t == 0)
-                   for s in (p, q)]  # fmt: skip
-        assert_same_bits(np.isnan(matrix), invalid[0][:, None] | invalid[1][None])
-        check(matrix[:2, :2].ravel(), p[[0, 0, 1, 1]], q[[0, 1, 0, 1]], alpha)
+    bad = zip(*cases.invalid_pairs(20).values(), strict=True)
+    p, q = (np.stack([*rng.dirichlet(np.ones(20), 2), *side]).astype(dtype) for side in bad)
+    actual = fastinfo.renyi_divergence(p, q, alpha)
+    assert_same_bits(np.isnan(actual), np.arange(len(p)) >= 2)
+    matrix = fastinfo.pairwise(p, q, NAME, alpha=alpha)
+    invalid = [~((w := s.astype(float)).min(-1) + (t := w.sum(-1)) < np.inf) | (t == 0)
+               for s in (p, q)]  # fmt: skip
+    assert_same_bits(np.isnan(matrix), invalid[0][:, None] | invalid[1][None])
+    check(matrix[:2, :2].ravel(), p[[0, 0, 1, 1]], q[[0, 1, 0, 1]], alpha)
 
 
 # Formula as it stands -------------------------------------------------------------------------
@@ -286,10 +286,12 @@ def test_formula_as_it_stands(rng, alpha, dtype):
 @pytest.mark.parametrize("alpha", ORDERS)
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_every_kind_of_rows(rng, alpha, dtype):
-    for k in (1, 3, 17, 257, 4096):
+    for k in (1, 3, 17, 257):
         x = mixture(rng, k).astype(dtype)
         check_matrix(x, None, alpha)
         check_matrix(x, mixture(rng, k)[:3].astype(dtype), alpha)
+    x = mixture(rng, 4096)[::3].astype(dtype)
+    check_matrix(x, x[:2].copy(), alpha)
 
 
 @pytest.mark.parametrize("alpha", ORDERS)
@@ -305,7 +307,7 @@ def test_concentration(rng, alpha, concentration):
 @pytest.mark.parametrize("alpha", [0.1, 0.9, 1.5, 2.0, 10.0, 300.0])
 @pytest.mark.parametrize("dtype", WIDE_FLOATS, ids=str)
 def test_powers_beyond_the_range(rng, alpha, dtype):
-    """Of the product of such rows nothing is left: they are computed again."""
+    """Of the product of such rows nothing is left; they are computed again."""
     x = rng.dirichlet(np.ones(60), 12).astype(dtype)
     tiny = 1e-36 if dtype == np.float32 else 1e-290
     x[1::3, :40] *= dtype.type(tiny)

@@ -10,8 +10,6 @@ from fastinfo.cpu.memory import part
 from fastinfo.cpu.simd import exact_sum_of, fused, highest_of, maximum, sum_of, two_sum
 from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 
-# Where Σ p^α q^(1 - α) - 1 has lost digits of the sum.
-FAR = -0.5
 # Neither fused nor reordered, which would undo what they are for.
 AS_WRITTEN = frozenset[str]()
 
@@ -91,12 +89,12 @@ def bin_value(total, storage_p, storage_q, sum_of=bin_sum):
         formula(total.says, vmath.double),
     )
     if total.far is not None:
-        far = bin_value(total.far, storage_p, storage_q, sum_of)
+        far, least = bin_value(total.far, storage_p, storage_q, sum_of), total.least
 
         @helper(EXACT)
         def value_of_either(p, q, p_total, p_rest, q_total, q_rest, parameter):
             v = add(p, q, p_total, p_rest, q_total, q_rest, parameter)
-            if v < FAR:
+            if v < least:
                 return far(p, q, p_total, p_rest, q_total, q_rest, parameter)
             return says(v, parameter)
 

@@ -90,7 +90,7 @@ def values(total: Sum, finish: Callable, pairs: Pairs, parameter: float, unit: f
     """Return the measure of each pair."""
     result = pairs.sums(total.term, parameter, total.largest)
     beyond = np.isinf(result) if total.overflows else np.zeros(0, np.bool_)
-    if total.far is not None and (far := result < kernels.FAR).any():
+    if total.far is not None and (far := result < total.least).any():
         others = values(total.far, finish, pairs, parameter, unit)
         kernels.finishes(total.says, finish)(result, unit, parameter)
         return np.where(far, others, result)

@@ -396,7 +396,8 @@ def narrow_tiles(term, total, finish, storage_x, storage_y, into, inner):
 def key_of(total, finish):
     """Name a measure's sum and finish, for the cache of kernels: all that they are made of."""
     key = (total.term.__name__, total.says.__name__, total.largest, total.overflows)
-    return *key, *(() if total.far is None else key_of(total.far, finish)), finish.__name__
+    far = () if total.far is None else (total.least, *key_of(total.far, finish))
+    return *key, *far, finish.__name__
 
 
 @cache
