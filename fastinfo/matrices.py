@@ -189,7 +189,10 @@ def sparse_side(name: str, x: Any, normalize: bool) -> tuple[Source, Any]:
 
     dense = None if is_sparse(x) else read(name, x)
     _is_matrix(name, np.shape(x) if dense is None else dense.shape)
-    rows = csr_array(x if dense is None else dense.values())
+    if dense is not None:  # SciPy knows no 16-bit floats
+        x = dense.values()
+        x = x.astype(np.float32) if x.dtype == np.float16 else x
+    rows = csr_array(x)
     rows.check_format(full_check=True)
     source = read(name, rows.data)
     if source.storage != rows.dtype or not rows.data.dtype.isnative:
