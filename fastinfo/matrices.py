@@ -193,10 +193,13 @@ def sparse_side(name: str, x: Any, normalize: bool) -> tuple[Source, Any]:
     """Return rows with their empty bins left out, and their entries as an array."""
     from scipy.sparse import csr_array
 
-    if not is_sparse(x):
-        x = read(name, x).values()
-    _is_matrix(name, np.shape(x))
+    dense = None if is_sparse(x) else read(name, x)
+    _is_matrix(name, np.shape(x) if dense is None else dense.shape)
+    if dense is not None:  # SciPy knows no 16-bit floats
+        x = dense.values()
+        x = x.astype(np.float32) if x.dtype == np.float16 else x
     rows = csr_array(x)
+    rows.check_format(full_check=True)
     source = read(name, rows.data)
     if source.storage != rows.dtype or not rows.data.dtype.isnative:
         rows = rows.astype(source.storage)
@@ -212,7 +215,7 @@ def sparse_side(name: str, x: Any, normalize: bool) -> tuple[Source, Any]:
         raise ValueError(f"{name} must be at least 0, got {rows.data[first]} at position {place}")
     module = home("sparse", source.device)
     bins, starts = rows.indices.astype(np.int64), rows.indptr.astype(np.int64)
-    return source, module.SparseSide.of(rows.data, bins, starts, rows.shape[1], normalize)
+    return dense or source, module.SparseSide.of(rows.data, bins, starts, rows.shape[1], normalize)
 
 
 def _place(target: np.ndarray, lo: int, band: np.ndarray, condensed: bool) -> None:

@@ -45,7 +45,7 @@ def nearest(job: Job, k: int, leave_out: bool, report: Report) -> tuple[np.ndarr
         which = slice(lo, lo + len(band))
         kept = values[which], indices[which], sizes[which]
         _by_rows(keep, [band, *kept], begin, lo, leave_out)
-    _add_invalid(job, sizes, indices, leave_out)
+    _add_others(job, sizes, indices, leave_out)
     empty = indices < 0
     order = np.lexsort(
         (indices, np.where(np.isnan(values), np.inf, values), np.isnan(values), empty)
@@ -64,12 +64,15 @@ def _by_rows(
     run(task, len(rows[0]), pairs.TILE_ROWS)
 
 
-def _add_invalid(job: Job, sizes: np.ndarray, indices: np.ndarray, leave_out: bool) -> None:
-    """Fill up with rows of y that are no distributions, in order, where the others are too few."""
-    invalid, k = np.flatnonzero(~job.y.valid), indices.shape[1]
+def _add_others(job: Job, sizes: np.ndarray, indices: np.ndarray, leave_out: bool) -> None:
+    """Fill up with rows of y whose values are NaN, in order, where the others are too few."""
+    k = indices.shape[1]
     for i in np.flatnonzero((sizes < k) & job.x.valid):
-        others = invalid[invalid != i] if leave_out else invalid
-        indices[i, sizes[i] :] = others[: k - sizes[i]]
+        left = np.ones(job.y.count, bool)
+        left[indices[i, : sizes[i]]] = False
+        if leave_out:
+            left[i] = False
+        indices[i, sizes[i] :] = np.flatnonzero(left)[: k - sizes[i]]
 
 
 def within(
@@ -146,15 +149,19 @@ class Limits:
     @classmethod
     def within(cls, job: Job, radius: float) -> Limits | None:
         """Return the limits of a radius."""
-        nats = radius * job.unit if job.measure.name == "js_divergence" else radius**2 * job.unit
+        root = job.measure.name != "js_divergence"
+        nats = radius * (radius if root else 1.0) * job.unit
         n = job.x.count
         return cls._of(job, np.full(n, nats * SLACK), np.empty((n, 0), np.float32), False)
 
     @classmethod
     def _of(cls, job: Job, taus: np.ndarray, uppers: np.ndarray, leave_out: bool) -> Limits | None:
-        """Return the limits where the bound holds: of distributions, with equal weights."""
-        dense = isinstance(job.x, Side)
-        if not (dense and job.measure.bounded_by_hellinger and job.normalize):
+        """Return the limits where the bound holds: of distributions, with equal weights.
+
+        A unit below 0, of a base below 1, turns the order of the pairs around.
+        """
+        bounded = job.measure.bounded_by_hellinger and job.normalize and job.unit > 0.0
+        if not (isinstance(job.x, Side) and bounded):
             return None
         road = Tiles.of(job)
         if road.narrow:  # a few bins take no longer than the bound
