@@ -557,12 +557,18 @@ def test_any_number_of_threads(rng, measure):
                                                ("hellinger_distance", 10)])  # fmt: skip
 def test_memory(rng, monkeypatch, measure, bins):
     """Far below n times m numbers."""
-    monkeypatch.setattr(neighbors, "BLOCK_BYTES", 1 << 18)
-    n, m = 3000, 5000
+    monkeypatch.setattr(neighbors, "BLOCK_BYTES", 1 << 16)
+    n, m = 1500, 4000
     x, y = (rng.dirichlet(np.full(bins, 0.05), r).astype(np.float32) + 1e-6 for r in (n, m))
     matrix = 4 * n * m
     assert peak(lambda: fastinfo.nearest(x, y, 3, measure)) < matrix / 3
     assert peak(lambda: fastinfo.within(x, y, 1e-4, measure)) < matrix / 3
+
+
+def test_memory_of_many_rows_of_few_bins(rng):
+    """Blocks of y are limited by the values of a band, not by their own size alone."""
+    x, y = rng.random((200, 2), np.float32), rng.random((400_000, 2), np.float32)
+    assert peak(lambda: fastinfo.nearest(x, y, 1, "total_variation")) < 4 * 200 * 400_000 / 4
 
 
 # The bound ------------------------------------------------------------------------------------

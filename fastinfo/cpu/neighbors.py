@@ -24,8 +24,8 @@ from fastinfo.cpu import pairs
 from fastinfo.cpu.pairs import Fill, Job, Products, Side, Tiles
 from fastinfo.engine import run
 
-# Rows of x, and bytes of a factor of the rows of y, that meet at a time.
-BAND, BLOCK_BYTES, LEAST_BLOCK = 512, 1 << 24, 1024
+# Rows of x, and bytes of a factor of the rows of y, that meet at a time; bytes of their values.
+BAND, BLOCK_BYTES, LEAST_BLOCK, ROOM_BYTES = 512, 1 << 24, 1024, 1 << 26
 # More of the pairs than this left by the bound, and it is not worth asking for.
 WORTH = 0.2
 # ... nor is it for the next 2, 4, ... bands, up to this many.
@@ -104,7 +104,8 @@ def _bands(
     """
     n, m = job.x.count, job.y.count
     item = np.dtype(job.real).itemsize
-    length = min(max(m, 1), max(LEAST_BLOCK, BLOCK_BYTES // (job.x.width * item)))
+    most = min(BLOCK_BYTES // (job.x.width * item), ROOM_BYTES // (BAND * item))
+    length = min(max(m, 1), max(LEAST_BLOCK, most))
     room = np.empty(min(n, BAND) * length, job.real)
     road = limits or job.x.road(job)
     for begin in range(0, m, length):
