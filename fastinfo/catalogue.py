@@ -168,9 +168,8 @@ _HELLINGER_PRODUCT = Product(
 )
 
 
-def _power_products(says: Callable, says_of_excess: Callable) -> tuple[Product, ...]:
+def _power_products(says: Callable, says_of_excess: Callable, f: Callable, g: Callable) -> tuple:
     """Roads of measures of Σ p^α q^(1 - α): of rows far apart, and of rows near each other."""
-    f, g = formulas.power_of, formulas.other_power_of
     far = Product(
         f, g, factor=-1.0, says=says, margin=formulas.log_margin, shared=True, plain=True,
         weight=formulas.power_weight,
@@ -234,8 +233,12 @@ def _renyi_form(row: Measure, alpha: float) -> Measure:
         return replace(row, total=total, plain_total=plain, products=(), shared=shared)
     if abs(alpha - 1.0) < 0.05:
         row = replace(row, products=())
+    if alpha == 0.5:
+        half = formulas.half_power_of
+        products = tuple(replace(road, f=half, g=half) for road in row.products)
+        return replace(row, symmetric=True, products=products)
     if alpha < 1.0:
-        return replace(row, symmetric=alpha == 0.5)
+        return row
     total, plain = (
         Sum(formulas.renyi_term, formulas.renyi_of_excess, overflows=True),
         Sum(formulas.power_term, formulas.renyi_of_powers, overflows=True),
@@ -301,7 +304,12 @@ _ROWS = (
         ("alpha",),
         total=Sum(formulas.renyi_term, formulas.renyi_of_excess, far=_POWERS),
         plain_total=_POWERS,
-        products=_power_products(formulas.renyi_of_powers, formulas.renyi_of_excess),
+        products=_power_products(
+            formulas.renyi_of_powers,
+            formulas.renyi_of_excess,
+            formulas.power_of,
+            formulas.other_power_of,
+        ),
         form=_renyi_form,
         shared=_POWERS_SHARED,
     ),
@@ -322,7 +330,10 @@ _ROWS = (
         total=Sum(formulas.renyi_term, formulas.bhattacharyya_of_excess, far=_ROOTS),
         plain_total=_ROOTS,
         products=_power_products(
-            formulas.bhattacharyya_of_powers, formulas.bhattacharyya_of_excess
+            formulas.bhattacharyya_of_powers,
+            formulas.bhattacharyya_of_excess,
+            formulas.half_power_of,
+            formulas.half_power_of,
         ),
         shared=replace(_POWERS_SHARED, says=formulas.bhattacharyya_of_powers),
     ),

@@ -483,6 +483,11 @@ def other_power_of(p, w, alpha):
     return where(p == 0.0, 0.0, exp((1.0 - alpha) * log(p) + w))
 
 
+def half_power_of(p, w, alpha):
+    """√r (p / r)^α of α = ½, whatever r."""
+    return sqrt(p)
+
+
 def no_row(p, own, f_mean, g_mean, parameter):
     """Nothing."""
     return 0.0 * p

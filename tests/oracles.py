@@ -517,7 +517,7 @@ def renyi_divergence(p, q, *, alpha, normalize=True, base=None):
         value = np.where(p == 0, -np.inf + 0 * q, signed_log_ratio(p, q, d)).max(-1)
     elif alpha == 0:
         value = np.where(p > 0, q, 0 * p).sum(-1)
-        outside = np.where(p == 0, q, 0 * p).sum(-1)
+        outside = np.where(p == 0, q, 0 * (p + q)).sum(-1)
         value = np.where(normalize & (outside < 0.5), -np.log1p(-outside), -np.log(value))
     else:
         a, excess = np.longdouble(alpha), powers(p, q, d, alpha).sum(-1)

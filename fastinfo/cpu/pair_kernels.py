@@ -31,7 +31,7 @@ LEAST_NEAR = {"float32": 1e-4, "float64": 1e-6}
 # Columns of pairs done for the same few rows: their bins stay in the second-level cache.
 COLUMNS = 64
 # Factors whose range depends on a parameter: what they overflow or underflow is computed again.
-POWERS = ("power_of", "other_power_of")
+POWERS = ("power_of", "other_power_of", "half_power_of")
 # Columns of a product finished at a time: what is known of them stays in the first-level cache.
 FINISHED = 512
 
