@@ -105,6 +105,26 @@ def test_scipy_matrices(rng, dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_scipy_sums_of_powers(rng, dtype):
+    """Jeffreys by SciPy's KL both ways; Rényi by its logsumexp of the logarithms of the powers."""
+    special = pytest.importorskip("scipy.special")
+    x, y = (rng.dirichlet(np.ones(50), n).astype(dtype) for n in (20, 15))
+    p, q = (a / a.sum(-1, keepdims=True) for a in (x.astype(np.float64), y.astype(np.float64)))
+    p, q = p[:, None], q[None]
+    rtol = 1e-11 if dtype == np.float64 else 2e-5
+    both = (special.rel_entr(p, q) + special.rel_entr(q, p)).sum(-1)
+    actual = fastinfo.pairwise(x, y, "jeffreys_divergence")
+    np.testing.assert_allclose(actual, both, rtol=rtol)
+    for alpha in (0.1, 0.5, 0.9, 1.5, 2.0, 30.0):
+        powers = special.logsumexp(alpha * np.log(p) + (1 - alpha) * np.log(q), axis=-1)
+        actual = fastinfo.pairwise(x, y, "renyi_divergence", alpha=alpha)
+        np.testing.assert_allclose(actual, powers / (alpha - 1), rtol=rtol)
+        if alpha == 0.5:
+            actual = fastinfo.pairwise(x, y, "bhattacharyya_distance")
+            np.testing.assert_allclose(actual, -powers, rtol=rtol)
+
+
 # scikit-learn ---------------------------------------------------------------------------------
 
 
