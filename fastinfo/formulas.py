@@ -267,8 +267,7 @@ def relative_entropy_term(p, q, d, weight):
         return 0.0 * q
     if q == 0.0:
         return p * inf
-    n, s = log_ratio(p, q)
-    return p * (n * LN2 + 2.0 * s + 2.0 * s * s * s * atanh_tail(s * s))
+    return p * log_quotient(p, q, d)
 
 
 def js_term(p, q, d, weight):
@@ -304,7 +303,8 @@ def log_quotient(p, q, d):
     n, s = log_ratio(p, q)
     if n == 0.0:
         s = d / (p + q)
-    return n * LN2 + (2.0 * s + 2.0 * s * s * s * atanh_tail(s * s))
+    # NaN has neither mantissa nor exponent: of p and q only d tells of it
+    return n * LN2 + (2.0 * s + 2.0 * s * s * s * atanh_tail(s * s)) + 0.0 * d
 
 
 def jeffreys_term(p, q, d, parameter):
@@ -712,12 +712,12 @@ def weighted_excess(p, r, weight):
 
 def js_centred_tile_term(a, b, r):
     """r (t log t - t + 1) of t = 1 + a + b, the mean over r: m log m but for what cancels."""
-    return r * entropy_gap(a + b)
+    return r * entropy_gap(above(a + b))
 
 
 def js_centred_tile_row(a, r, weight):
     """weight r (t log t - t + 1) of t = p / r as the tile reads it."""
-    return weight * r * entropy_gap(a / weight)
+    return weight * r * entropy_gap(above(a / weight))
 
 
 def difference(p, r, weight):

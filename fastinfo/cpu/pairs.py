@@ -211,7 +211,10 @@ def _sample(side: Side) -> Side:
 
 
 def _median_of(samples: list[np.ndarray]) -> float:
-    return float(np.median(np.nan_to_num(np.concatenate([[0.0], *samples]))))
+    """Median over rows that are distributions, 0 if there are none."""
+    known = np.concatenate(samples)
+    known = known[np.isfinite(known)]
+    return float(np.median(known)) if known.size else 0.0
 
 
 # --- pair by pair --------------------------------------------------------------------------------

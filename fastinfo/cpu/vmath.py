@@ -374,6 +374,17 @@ def _same(x):
     return x
 
 
+@helper(EXACT)
+def _above_single(u):
+    """Return u, at least -1, as a float32: -1 as Python has it would make it a float64."""
+    return where(u < _f(-1), _f(-1), u)
+
+
+@helper(EXACT)
+def _above_double(u):
+    return where(u < -1.0, -1.0, u)
+
+
 class Arithmetic(SimpleNamespace):
     """The functions of one float type, and how many of them are a vector."""
 
@@ -391,6 +402,7 @@ single = Arithmetic(
     tanh=_tanh_single,
     log1p=_log1p_single,
     entropy_gap=_entropy_gap_single,
+    above=_above_single,
     log_in_units=_log2_single,
     log_unit=np.log(2.0),
 )
@@ -406,6 +418,7 @@ double = Arithmetic(
     where=where,
     log=_log_double,
     entropy_gap=_entropy_gap_double,
+    above=_above_double,
     log_in_units=_log_normal,
     log_unit=1.0,
     of_integer=_as_double,
