@@ -389,7 +389,7 @@ def bhattacharyya_distance(
     --------
     >>> import fastinfo
     >>> print(fastinfo.bhattacharyya_distance([1, 1], [1, 3], base=2).round(4))
-    0.0501
+    0.05
     """
     return _two("bhattacharyya_distance", p, q, base, axis, keepdims, normalize)
 
