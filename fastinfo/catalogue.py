@@ -212,7 +212,11 @@ _POWERS_SHARED = Shared(
 
 
 def _js_form(row: Measure, weight: float) -> Measure:
-    return row if weight == 0.5 else replace(row, symmetric=False, bounded_by_hellinger=False)
+    if weight == 0.5:
+        return row
+    far, near = row.tiles
+    tiles = far, replace(near, term=formulas.js_centred_tile_term_of_weights)
+    return replace(row, tiles=tiles, symmetric=False, bounded_by_hellinger=False)
 
 
 def _renyi_form(row: Measure, alpha: float) -> Measure:

@@ -712,6 +712,11 @@ def weighted_excess(p, r, weight):
 
 def js_centred_tile_term(a, b, r):
     """r (t log t - t + 1) of t = 1 + a + b, the mean over r: m log m but for what cancels."""
+    return r * entropy_gap(a + b)
+
+
+def js_centred_tile_term_of_weights(a, b, r):
+    """The same where the weights of an empty bin, other than ½, may round to more than 1."""
     return r * entropy_gap(above(a + b))
 
 
