@@ -125,7 +125,7 @@ class Overlaps:
         assert shared is not None
         y = job.y.rows(slice(begin, end))
         of_y = Figures.of(y, (shared.g, shared.g2, shared.column), job.parameter)
-        columns, rows, order = _by_bins(y)
+        present, columns, rows, order = _by_bins(y)
         g, g2 = of_y.first[order], of_y.second[order]
         loop = kernels.overlaps(
             shared, job.total, job.measure.finish, job.measure.infinite, job.x.storage, y.storage,
@@ -137,12 +137,14 @@ class Overlaps:
         def fill(lo: int, band: np.ndarray) -> None:
             x = job.x.rows(slice(lo, lo + len(band)))
             of_x = Figures.of(x, (shared.f, shared.f2, shared.row), job.parameter)
+            places = _places(x.bins, present)
 
             def task(first: int, last: int) -> None:
                 part = slice(first, last)
                 loop(
-                    lo + first, begin, x.data, x.bins, x.starts[first : last + 1], x.totals[part],
-                    x.rests[part], x.valid[part], x.filled[part], of_x.first, of_x.second,
+                    lo + first, begin, x.data, x.bins, places, x.starts[first : last + 1],
+                    x.totals[part], x.rests[part], x.valid[part], x.filled[part], of_x.first,
+                    of_x.second,
                     of_x.rows[part], of_x.masses[part], of_x.most[part], y.data, y.bins, y.starts,
                     y.totals, y.rests, y.valid, y.filled, g, g2, rows, columns, of_y.rows,
                     of_y.masses, of_y.most, scale, job.parameter, job.unit, job.symmetric, job.same,
@@ -155,10 +157,20 @@ class Overlaps:
         return fill
 
 
-def _by_bins(side: SparseSide) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return where each bin's entries begin, their rows, and their numbers, ordered by bin."""
+def _by_bins(side: SparseSide) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the bins that are filled, where each one's entries begin, their rows, their numbers.
+
+    Entries are ordered by bin. The last beginning is that of a bin without any.
+    """
     order = np.argsort(side.bins, kind="stable")
-    counts = np.bincount(side.bins, minlength=side.width)
+    present, counts = np.unique(side.bins, return_counts=True)
     columns = np.concatenate([[0], np.cumsum(counts)])
     rows = np.repeat(np.arange(side.count), side.filled)[order]
-    return columns, rows, order
+    return present, np.append(columns, columns[-1]), rows, order
+
+
+def _places(bins: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Where bins are among those present; beyond these if they are not."""
+    places = np.searchsorted(present, bins)
+    found = np.append(present, -1)[places] == bins
+    return np.where(found, places, present.size)

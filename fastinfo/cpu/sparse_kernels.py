@@ -135,15 +135,16 @@ def overlaps(shared, total, finish, infinite, storage_x, storage_y, into):
         storage_y, into,
     )  # fmt: skip
     def fill(
-        x_lo, y_lo, x_data, x_bins, x_starts, x_totals, x_rests, x_valid, x_filled, f, f2, x_rows,
-        x_masses, x_most, y_data, y_bins, y_starts, y_totals, y_rests, y_valid, y_filled, g, g2,
+        x_lo, y_lo, x_data, x_bins, x_places, x_starts, x_totals, x_rests, x_valid, x_filled, f, f2,
+        x_rows, x_masses, x_most, y_data, y_bins, y_starts, y_totals, y_rests, y_valid, y_filled,
+        g, g2,
         rows, columns, y_rows, y_masses, y_most, scale, parameter, unit, symmetric, diagonal, sums,
         hits, room, out,
     ):  # fmt: skip
         for i in range(out.shape[0]):
             sums[:], hits[:] = 0.0, 0
             for t in range(x_starts[i], x_starts[i + 1]):
-                lo, hi = columns[x_bins[t]], columns[x_bins[t] + 1]
+                lo, hi = columns[x_places[t]], columns[x_places[t] + 1]
                 add_bin(
                     f[t], f2[t], part(g, lo, hi), part(g2, lo, hi), part(rows, lo, hi), sums, hits,
                     room,
