@@ -143,7 +143,8 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
     )  # fmt: skip
     z_of = shape(arithmetic, softcap)
     linear = weights not in UNWEIGHTED
-    read = vmath.pair_reader(storage, arithmetic, -np.inf, in_order=linear or relative)
+    in_order = linear or relative or weights == "kept"
+    read = vmath.pair_reader(storage, arithmetic, -np.inf, in_order=in_order)
     read_one = vmath.reader(storage, arithmetic, -np.inf)
     size = lanes if narrow else 4 * lanes
     read_other = vmath.reader(soft, arithmetic, -np.inf)
