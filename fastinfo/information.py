@@ -189,7 +189,8 @@ def js_divergence(
 
     Notes
     -----
-    Always finite for distributions. Accuracy as for `kl_divergence`. `js_distance` is its root,
+    Always finite for distributions. Accuracy as for `kl_divergence`, unless the second weight is
+    less than 1e-4 of the first: it is taken as 1 less the first's share. `js_distance` is its root,
     what SciPy calls ``jensenshannon``.
 
     References
