@@ -216,7 +216,8 @@ def _js_form(row: Measure, weight: float) -> Measure:
         return row
     far, near = row.tiles
     tiles = far, replace(near, term=formulas.js_centred_tile_term_of_weights)
-    return replace(row, tiles=tiles, symmetric=False, bounded_by_hellinger=False)
+    total = replace(row.total, near=formulas.js_near_term_of_weights)
+    return replace(row, total=total, tiles=tiles, symmetric=False, bounded_by_hellinger=False)
 
 
 def _renyi_form(row: Measure, alpha: float) -> Measure:

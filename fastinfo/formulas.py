@@ -277,7 +277,13 @@ def js_term(p, q, d, weight):
 
 
 def js_near_term(p, q, weight):
-    """The same for vectors, of shares rounded to the type of the result."""
+    """The same for vectors and equal weights, of shares rounded to the type of the result."""
+    m = 0.5 * (p + q)
+    return m * mean_gap(0.5 * (p - q) / where(m > 0.0, m, 1.0))
+
+
+def js_near_term_of_weights(p, q, weight):
+    """The same for any weights."""
     d = p - q
     m = q + weight * d
     u = d / where(m > 0.0, m, 1.0)
@@ -683,6 +689,11 @@ def entropy_gap(u):
     return (
         1.0 if u <= -1.0 else kl_term(1.0 + u, 1.0, u) if abs(u) > 1e-3 else _entropy_gap_series(u)
     )
+
+
+def mean_gap(u):
+    """((1 + u) log(1 + u) + (1 - u) log(1 - u)) / 2 = u² (1/2 + u²/12 + ...)."""
+    return 0.5 * (entropy_gap(u) + entropy_gap(-u))
 
 
 def _entropy_gap_series(u):

@@ -289,6 +289,16 @@ def test_duplicates_come_in_order(rng, blocks, measure, bins):
         check_within(x, None, 0.0, measure)
 
 
+@pytest.mark.parametrize("values", [(0.1, 1.0), (0.5, 1.0)])
+def test_the_bound_is_safe_against_the_rounding_of_products(rng, values, monkeypatch):
+    """BLAS adds the terms of rows of two values with errors that all go one way."""
+    monkeypatch.setattr(neighbors, "WORTH", 1.0)
+    x = rng.choice(values, (600, 300)).astype(np.float32)
+    near = fastinfo.within(x, None, 0.0, include_self=True)
+    assert_same_bits(near.indices.astype(int), np.arange(600))
+    assert (near.data == 0).all()
+
+
 @pytest.mark.parametrize("measure", JS)
 @pytest.mark.parametrize("bins", BINS)
 def test_equal_distances_come_in_order(rng, blocks, measure, bins):

@@ -8,6 +8,8 @@ import pytest
 
 from benchmarks.ulp import FUNCTIONS, every_float32, largest_error
 from fastinfo.cpu import vmath
+from fastinfo.cpu.memory import store
+from fastinfo.engine import kernel
 
 
 def over_array(function, dtype):
@@ -67,6 +69,37 @@ def test_entropy_gap_keeps_its_digits_near_zero(arithmetic, rtol):
     with mpmath.workdps(50):
         expected = [exact(v) for v in u]
     value = over_array(arithmetic.entropy_gap, arithmetic.real)(u)
+    np.testing.assert_allclose(value, expected, rtol=rtol)
+
+
+@pytest.mark.parametrize("arithmetic", [vmath.single, vmath.double])
+@pytest.mark.parametrize("name", ["entropy_gap", "mean_gap"])
+@pytest.mark.parametrize("largest", [1e-9, 1e-3, 0.5, 1.0])
+def test_gaps_of_vectors_by_the_short_way_and_the_long(rng, arithmetic, name, largest):
+    of_vectors, lanes = vmath.of_vectors(arithmetic), arithmetic.lanes
+    function = getattr(of_vectors, name)
+    read = vmath.reader(np.dtype(arithmetic.real).name, arithmetic, 0.0)
+
+    @kernel(name, np.dtype(arithmetic.real).name)
+    def fill(u, out):
+        for k in range(0, u.size, lanes):
+            store(out, k, function(read(u, k)))
+
+    u = (largest * rng.uniform(-1, 1, 1001)).astype(arithmetic.real)
+    u[:2] = -largest, largest
+    value = np.empty_like(u)
+    fill(u, value)
+
+    def exact(v):
+        v = mpmath.mpf(float(v))
+        return (1 + v) * mpmath.log(1 + v) - v if v > -1 else mpmath.mpf(1)
+
+    with mpmath.workdps(50):
+        if name == "entropy_gap":
+            expected = [float(exact(v)) for v in u]
+        else:
+            expected = [float((exact(v) + exact(-v)) / 2) for v in u]
+    rtol = 1.2e-6 if arithmetic is vmath.single else 1e-14
     np.testing.assert_allclose(value, expected, rtol=rtol)
 
 

@@ -125,7 +125,8 @@ def limits():
 def survivors(term, total, finish, storage_x, storage_y, into):
     """Kernel: the measure of pairs that may be below their row's limit, NaN for the others.
 
-    `out` may hold the products; with an infinite limit they need not be known.
+    `out` may hold the products; with an infinite limit they need not be known. Pairs whose
+    divergence is known to be too small for the tiled loop go without it.
     """
     real, lanes, filled = vmath.STORAGE[into][0].real, vmath.double.lanes, vmath.double.filled
     pair, direct, compiled = (
@@ -135,11 +136,12 @@ def survivors(term, total, finish, storage_x, storage_y, into):
     narrow = single if into == "float32" else double
 
     @helper(EXACT)
-    def possible(products, j, tau, x_root, y_roots, x_error, y_errors, floor):
-        """Bits of the columns from j on that may be below the limit."""
+    def bounded(products, j, tau, least, x_root, y_roots, x_error, y_errors, b_bounds, floor):
+        """Bits of the columns from j on that may be below the limit, and of those too small."""
         some = read_product(products, j)
-        lower, _ = _bounds(some, x_root, read(y_roots, j), x_error, read(y_errors, j), floor)
-        return bits_of_mask((lower * LN2 <= tau) & lanes_before(products.size - j, some))
+        lower, upper = _bounds(some, x_root, read(y_roots, j), x_error, read(y_errors, j), floor)
+        small = bits_of_mask(upper < least + read(b_bounds, j))
+        return bits_of_mask((lower * LN2 <= tau) & lanes_before(products.size - j, some)), small
 
     @kernel(term.__name__, *key_of(total, finish), storage_x, storage_y, into)
     def fill(
@@ -152,16 +154,20 @@ def survivors(term, total, finish, storage_x, storage_y, into):
             for i in range(out.shape[0]):
                 row, own = part(row_of(out, i), 0, last), part(row_of(products, i), 0, last)
                 for begin in range(first, last, lanes):
-                    left = 255
+                    left, small = 255, 0
                     if taus[i] < np.inf:
-                        left = possible(
-                            own, begin, taus[i], x_roots[i], y_roots, x_errors[i], y_errors, floor
-                        )
+                        left, small = bounded(
+                            own, begin, taus[i], a_bounds[i], x_roots[i], y_roots, x_errors[i],
+                            y_errors, b_bounds, floor,
+                        )  # fmt: skip
                         store(row, begin, narrow(filled(np.nan)))
                     for j in range(begin, min(begin + lanes, last) if left else begin):
                         if (left >> (j - begin)) & 1:
-                            v = a_rows[i] + b_rows[j] + factor * pair(row_of(a, i), row_of(b, j), r)
-                            if abs(v) < a_bounds[i] + b_bounds[j]:
+                            least, v = a_bounds[i] + b_bounds[j], 0.0
+                            if not (small >> (j - begin)) & 1:
+                                v = a_rows[i] + b_rows[j]
+                                v += factor * pair(row_of(a, i), row_of(b, j), r)
+                            if abs(v) < least:
                                 v = direct(
                                     part(x, x_starts[i], x_starts[i] + width),
                                     part(y, y_starts[j], y_starts[j] + width), x_totals[i],

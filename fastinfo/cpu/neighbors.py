@@ -196,7 +196,7 @@ class Limits:
                 taus = np.full(len(band), np.inf)
             else:
                 with np.errstate(all="ignore"):
-                    np.matmul(e, g.T, out=products)
+                    pairs.multiply(e, g, products)
                 taus = self._limits(begin, lo, products, x_roots, y_roots, x_norms, y_norms, floor)
             a, a_rows, a_bounds = self.road.rows(x, 0.5)
 

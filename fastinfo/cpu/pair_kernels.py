@@ -11,7 +11,7 @@ import numpy as np
 from fastinfo import formulas
 from fastinfo.cpu import vmath
 from fastinfo.cpu.bin_kernels import bin_value, share
-from fastinfo.cpu.memory import part, row_of, store
+from fastinfo.cpu.memory import part, row_of, store, whole_loader
 from fastinfo.cpu.simd import (
     absolute,
     any_of,
@@ -30,6 +30,8 @@ BLOCK = 1024
 LEAST_NEAR = {"float32": 1e-4, "float64": 1e-6}
 # Columns of pairs done for the same few rows: their bins stay in the second-level cache.
 COLUMNS = 64
+# ... and of pairs that lie side by side, where so many beyond the last are read.
+NARROW_COLUMNS, BESIDE = 256, 32
 # Factors whose range depends on a parameter: what they overflow or underflow is computed again.
 POWERS = ("power_of", "other_power_of", "half_power_of")
 # Columns of a product finished at a time: what is known of them stays in the first-level cache.
@@ -281,21 +283,24 @@ def _settle(total, finish, storage_x, storage_y, into):
 @cache
 def pair_of(term, into):
     """Σ term over the bins of two rows beside what they are measured from, in blocks."""
-    real, compiled = vmath.STORAGE[into][0].real, formula(term, vmath.STORAGE[into][0])
+    arithmetic = vmath.STORAGE[into][0]
+    lanes, filled = arithmetic.lanes, arithmetic.filled
+    compiled = formula(term, vmath.of_vectors(arithmetic))
+    read = vmath.reader(into, arithmetic, 0.0)
 
-    @helper(SUM)
+    @helper(EXACT)
     def block(a, b, r):
-        added = real(0)
-        for k in range(a.size):
-            added += compiled(a[k], b[k], r[k])
-        return added
+        added = filled(0.0)
+        for k in range(0, a.size, lanes):
+            added += compiled(read(a, k), read(b, k), read(r, k))
+        return np.float64(sum_of(added))
 
     @helper(EXACT)
     def pair(a, b, r):
         added = 0.0
         for k in range(0, a.size, BLOCK):
             end = min(k + BLOCK, a.size)
-            added += np.float64(block(part(a, k, end), part(b, k, end), part(r, k, end)))
+            added += block(part(a, k, end), part(b, k, end), part(r, k, end))
         return added
 
     return pair
@@ -344,12 +349,12 @@ def tiles(term, total, finish, storage_x, storage_y, into):
 def narrow_tiles(term, total, finish, storage_x, storage_y, into, inner):
     """Kernel: `tiles` of rows of few bins, pairs side by side in vectors; b has a row a bin.
 
-    It computes in `inner`. `room` is for twice `COLUMNS` values.
+    It computes in `inner`. `room` is for twice `NARROW_COLUMNS` values.
     """
     arithmetic = vmath.double if inner == "float64" else vmath.single
     filled, lanes = arithmetic.filled, arithmetic.lanes
     compiled = formula(term, vmath.of_vectors(arithmetic))
-    read = vmath.reader(inner, arithmetic, 0.0)
+    read = whole_loader(lanes)
     settle = _settle(total, finish, storage_x, storage_y, into)
 
     @helper(EXACT)
@@ -357,7 +362,7 @@ def narrow_tiles(term, total, finish, storage_x, storage_y, into, inner):
         for j in range(first, last, 2 * lanes):
             low, high = filled(0.0), filled(0.0)
             for k in range(a.size):
-                bins, own, known = part(row_of(b, k), 0, last), filled(a[k]), filled(r[k])
+                bins, own, known = row_of(b, k), filled(a[k]), filled(r[k])
                 low += compiled(own, read(bins, j), known)
                 high += compiled(own, read(bins, j + lanes), known)
             store(values, j - first, double(low))
@@ -370,8 +375,8 @@ def narrow_tiles(term, total, finish, storage_x, storage_y, into, inner):
         lo, x_lo, y_lo, a, b, r, a_rows, b_rows, a_bounds, b_bounds, factor, x, x_starts, x_totals,
         x_rests, y, y_starts, y_totals, y_rests, width, parameter, unit, symmetric, room, out,
     ):  # fmt: skip
-        for first in range(0, b.shape[1], COLUMNS):
-            last = min(first + COLUMNS, b.shape[1])
+        for first in range(0, b_rows.size, NARROW_COLUMNS):
+            last = min(first + NARROW_COLUMNS, b_rows.size)
             for i in range(lo, lo + out.shape[0]):
                 own = x_lo + i - y_lo
                 begin = max(first, own) if symmetric else first

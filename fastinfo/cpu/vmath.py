@@ -20,6 +20,7 @@ from fastinfo.cpu import simd
 from fastinfo.cpu.memory import loader
 from fastinfo.cpu.simd import (
     absolute,
+    any_of,
     bits_of,
     float_of,
     int32,
@@ -83,6 +84,35 @@ _N1, _N2, _N3, _N4, _N5, _N6, _N7, _N8 = (
 )
 
 
+# ((1 + u) log(1 + u) - u) / u**2 on [-1/2, 1/2], degree 9: 5.2e-8
+_U1, _U2, _U3, _U4, _U5, _U6, _U7, _U8, _U9, _U10 = (
+    _f(c)
+    for c in (
+        0.500000025267569497,
+        -0.166666815873516406,
+        0.0833284047312485453,
+        -0.0499889781011603538,
+        0.0334857310618987605,
+        -0.0240378942914063688,
+        0.0162403775208464369,
+        -0.0119840807709112425,
+        0.0177601947610657726,
+        -0.0156929744736879089,
+    )
+)
+# ((1 + u) log(1 + u) + (1 - u) log(1 - u)) / (2 u**2) for u**2 on [0, 1/4], degree 4: 5.2e-8
+_M1, _M2, _M3, _M4, _M5 = (
+    _f(c)
+    for c in (
+        0.500000025759829483,
+        0.0833283405458776955,
+        0.0334870201714206955,
+        0.0162321139464209188,
+        0.0177767346064350989,
+    )
+)
+
+
 @helper(EXACT)
 def _exp2_and_below_single(t):
     """2**t and 2**t - 1 without cancellation near 0, for t <= 127.5."""
@@ -132,6 +162,22 @@ def _entropy_gap_single(u):
     square = r * r
     far = t * (single_of(k) * _F_LN2 + (square * tail + r)) - u
     return where(near, square * (t * tail + _F_ONE), far)
+
+
+@helper(EXACT)
+def _entropy_gap_near_single(u):
+    """The same for u from -1/2 to 1/2."""
+    low = (((_U5 * u + _U4) * u + _U3) * u + _U2) * u + _U1
+    square = u * u
+    high = (((_U10 * u + _U9) * u + _U8) * u + _U7) * u + _U6
+    return square * (high * (square * square * u) + low)
+
+
+@helper(EXACT)
+def _mean_gap_near_single(u):
+    """((1 + u) log(1 + u) + (1 - u) log(1 - u)) / 2 for u from -1/2 to 1/2."""
+    z = u * u
+    return z * ((((_M5 * z + _M4) * z + _M3) * z + _M2) * z + _M1)
 
 
 # log(1 + e) / e on [0, 1], degree 9: 4.7e-9 relative
@@ -282,6 +328,32 @@ def _entropy_gap_double(u):
     return where(near, (t + 1.0) * z * (1.0 + s * (1.0 + s) * p), far)
 
 
+# ((1 + u) log(1 + u) + (1 - u) log(1 - u)) / (2 u**2) for u**2 on [0, 1/4], degree 12: 6.2e-18
+_D1, _D2, _D3, _D4, _D5, _D6, _D7, _D8, _D9, _D10, _D11, _D12, _D13 = (
+    0.5,
+    0.083333333333329207636,
+    0.033333333334243194304,
+    0.017857142778417573879,
+    0.011111114642939776967,
+    0.0075756635560521728459,
+    0.0054961053514434945321,
+    0.0041485339378720938836,
+    0.0034073881859559322196,
+    0.0019059644915382983122,
+    0.0046533643902556498022,
+    -0.0034378041096663039858,
+    0.0072298323500042155416,
+)
+
+
+@helper(EXACT)
+def _mean_gap_near_double(u):
+    """((1 + u) log(1 + u) + (1 - u) log(1 - u)) / 2 for u from -1/2 to 1/2."""
+    z = u * u
+    p = (((((_D13 * z + _D12) * z + _D11) * z + _D10) * z + _D9) * z + _D8) * z + _D7
+    return z * ((((((p * z + _D6) * z + _D5) * z + _D4) * z + _D3) * z + _D2) * z + _D1)
+
+
 @helper(EXACT)
 def _log_double(x):
     """Natural logarithm of any float64, subnormal too; NaN below 0."""
@@ -402,6 +474,8 @@ single = Arithmetic(
     tanh=_tanh_single,
     log1p=_log1p_single,
     entropy_gap=_entropy_gap_single,
+    entropy_gap_near=_entropy_gap_near_single,
+    mean_gap_near=_mean_gap_near_single,
     above=_above_single,
     log_in_units=_log2_single,
     log_unit=np.log(2.0),
@@ -418,6 +492,8 @@ double = Arithmetic(
     where=where,
     log=_log_double,
     entropy_gap=_entropy_gap_double,
+    entropy_gap_near=_entropy_gap_double,
+    mean_gap_near=_mean_gap_near_double,
     above=_above_double,
     log_in_units=_log_normal,
     log_unit=1.0,
@@ -461,8 +537,28 @@ lanewise_single = SimpleNamespace(where=where, log=_log_single)
 
 @cache
 def of_vectors(arithmetic):
-    """Return an arithmetic for formulas of vectors that use what Python has for numbers."""
-    return SimpleNamespace(**vars(arithmetic) | {"abs": simd.absolute, "sqrt": simd.root})
+    """Return an arithmetic for formulas of vectors that use what Python has for numbers.
+
+    Gaps have a short way for a vector of small ones, a third of the work of the long.
+    """
+    gap, near, mean_near = (
+        arithmetic.entropy_gap, arithmetic.entropy_gap_near, arithmetic.mean_gap_near,
+    )  # fmt: skip
+    half = arithmetic.real(0.5)
+
+    @helper(EXACT)
+    def entropy_gap(u):
+        return gap(u) if any_of(absolute(u) > half) else near(u)
+
+    @helper(EXACT)
+    def mean_gap(u):
+        return half * (gap(u) + gap(-u)) if any_of(absolute(u) > half) else mean_near(u)
+
+    either = entropy_gap if near is not gap else gap
+    return SimpleNamespace(
+        **vars(arithmetic)
+        | {"abs": absolute, "sqrt": simd.root, "entropy_gap": either, "mean_gap": mean_gap}
+    )
 
 
 # storage → (arithmetic, load, store)
