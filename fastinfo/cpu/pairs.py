@@ -41,8 +41,8 @@ RTOL = {"float32": 2e-5, "float64": 1e-12}
 # place of 8.0 a float32 Hellinger distance at K = 20000 came to 0.93 of what is allowed).
 PRODUCT_ERROR = 8.0
 # ... and what a product adds with the root of its bins: BLAS adds up so many at a time in one
-# number. Of rows of one sign against themselves, half a million pairs of 300 bins, the worst were 20
-# of values drawn evenly, 30 of two values only, which the bound of neighbours is twice as wide for.
+# number. Of rows of one sign against themselves, half a million pairs of 300 bins, the worst errors
+# were 20 of values drawn evenly, and 30 of two values: the bound of neighbours is twice as wide.
 PRODUCT_GROWTH, BLAS_BINS = 0.75, 320
 # Bins of a product at a time. BLAS adds thousands up in one float32: of rows of few values, or of
 # long constant stretches, whose roundings all go one way, float32 results from 10**5 bins at once
