@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from fastinfo.dispatch import home
+
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 CPU_DEVICES = (1, 3)  # DLPack: processor memory, and the same pinned for a GPU
 # Columns of a tile copied at a time.
@@ -45,7 +47,7 @@ class Source:
     """An array argument seen through NumPy."""
 
     name: str
-    data: np.ndarray
+    data: Any
     dtype: str
     kind: str
     native: Any
@@ -97,6 +99,8 @@ def read(name: str, x: Any) -> Source:
     native = getattr(x, "dtype", None)
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array: fill it, or drop what is masked")
+    if on_cuda(x, kind):
+        return home("memory", "cuda").read(name, x, kind)
     if isinstance(x, np.ndarray | np.generic):
         data, kind = np.asarray(x), "numpy"
     elif hasattr(x, "__dlpack__"):
@@ -119,19 +123,22 @@ def read(name: str, x: Any) -> Source:
     return Source(name, data, dtype, kind, native)
 
 
+def on_cuda(x: Any, kind: str) -> bool:
+    """Whether an array lives on a CUDA device."""
+    if kind == "torch":
+        return bool(getattr(x, "is_cuda", False))
+    return hasattr(x, "__cuda_array_interface__") or bool(getattr(x, "__cuda_ndarray__", False))
+
+
 def _from_dlpack(name: str, x: Any, kind: str) -> np.ndarray:
     code, number = (int(part) for part in x.__dlpack_device__())
     if code not in CPU_DEVICES:
         raise ValueError(
-            f"{name} is on device {getattr(x, 'device', (code, number))}: this version of fastinfo "
-            f"computes in the processor's memory; copy it there first"
+            f"{name} is on device {getattr(x, 'device', (code, number))}: fastinfo computes in the "
+            f"processor's memory and on CUDA devices; copy it there first"
         )
     if getattr(x, "requires_grad", False):
-        if sys.modules[kind].is_grad_enabled():
-            raise TypeError(
-                f"{name} requires grad, and fastinfo's functions record no graph: use "
-                f"fastinfo.torch, or call inside torch.no_grad(), or pass {name}.detach()"
-            )
+        refuse_grad(name, x, kind)
         x = x.detach()
     if kind == "torch":  # `numpy` keeps the memory writable, which `np.from_dlpack` may not
         if str(x.dtype) == "torch.bfloat16":
@@ -155,6 +162,15 @@ def from_sequence(name: str, x: Any) -> np.ndarray:
         ) from None
 
 
+def refuse_grad(name: str, x: Any, kind: str) -> None:
+    """TypeError for a tensor that records a graph."""
+    if sys.modules[kind].is_grad_enabled():
+        raise TypeError(
+            f"{name} requires grad, and fastinfo's functions record no graph: use "
+            f"fastinfo.torch, or call inside torch.no_grad(), or pass {name}.detach()"
+        )
+
+
 def same_device(*sources: Source | None) -> None:
     """ValueError that names the arguments if they live on different devices."""
     present = [s for s in sources if s is not None]
@@ -176,8 +192,13 @@ def promote(*sources: Source) -> str:
 _NAMESPACES = {"torch": "torch", "jax": "jax.numpy", "jaxlib": "jax.numpy", "cupy": "cupy"}
 
 
-def empty(shape: Sequence[int], dtype: str) -> np.ndarray:
-    """Return an uninitialised array on a 64-byte boundary, 16-bit floats as words."""
+def empty(shape: Sequence[int], dtype: str, like: Source | None = None) -> Any:
+    """Return an uninitialised array on a 64-byte boundary, 16-bit floats as words.
+
+    It is where `like` is, in the processor's memory without.
+    """
+    if like is not None and like.device != "cpu":
+        return home("memory", like.device).empty(shape, dtype, like)
     word = words(dtype)
     size = math.prod(shape) * word.itemsize
     memory = np.empty(size + 64, np.uint8)
@@ -185,14 +206,18 @@ def empty(shape: Sequence[int], dtype: str) -> np.ndarray:
     return memory[begin : begin + size].view(word).reshape(shape)
 
 
-def as_result(values: np.ndarray, dtype: str) -> np.ndarray:
+def as_result(values: Any, dtype: str) -> Any:
     """Round float64 figures to the dtype of a result, beyond its range to inf."""
+    if not isinstance(values, np.ndarray):
+        return home("memory", "cuda").as_result(values, dtype)
     with np.errstate(over="ignore", under="ignore"):
         return values.astype(dtype)
 
 
-def give(result: np.ndarray, like: Source, dtype: str | None = None) -> Any:
+def give(result: Any, like: Source, dtype: str | None = None) -> Any:
     """Return a result as the kind of array `like` was; 16-bit words as `dtype`."""
+    if like.device != "cpu":
+        return result.native
     narrow = dtype in ("float16", "bfloat16")
     if like.kind == "numpy":
         if narrow:
@@ -217,8 +242,10 @@ def output(
     dtype: str,
     inputs: Sequence[Source],
     alias: Source | None,
-) -> np.ndarray:
+) -> Any:
     """Check a caller's buffer and return its memory; it may be `alias` itself, no other input."""
+    if inputs and inputs[0].device != "cpu":
+        return home("memory", inputs[0].device).output(name, out, shape, dtype, inputs, alias)
     if not (isinstance(out, np.ndarray) or hasattr(out, "__dlpack__")):
         raise ValueError(f"{name} must be an array, got {type(out).__name__}")
     target = read(name, out)
@@ -279,8 +306,10 @@ class Rows:
     converted: bool
 
     @classmethod
-    def of(cls, source: Source, axis: int = -1) -> Rows:
-        """Return the rows of a source along `axis`."""
+    def of(cls, source: Source, axis: int = -1) -> Any:
+        """Return the rows of a source along `axis`, as its device has them."""
+        if source.device != "cpu":
+            return home("memory", source.device).Rows.of(source, axis)
         last = axis in (-1, source.data.ndim - 1)
         data = source.data if last else np.moveaxis(source.data, axis, -1)
         return cls.along(data, source.dtype, source.storage)

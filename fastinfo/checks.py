@@ -119,48 +119,6 @@ def refuse(
         raise error(f"{name} must be {rule}, got {values[first]}{where(first, what)}")
 
 
-def targets_of(source: Source, classes: int, ignore_index: int) -> np.ndarray:
-    """Return integer targets as int64 (n,), ignored ones -1."""
-    if source.is_float and source.data.size:
-        raise TypeError(
-            f"targets of shape {source.shape} must be integers, got {source.dtype}; probabilities "
-            f"have the shape of the logits"
-        )
-    values = source.data
-    if values.size and 0 <= values.min() and values.max() < classes and not source.is_float:
-        if not 0 <= ignore_index < classes:
-            return values.astype(np.int64).ravel()
-    ignored = values == ignore_index
-    bad = ~ignored & ((values < 0) | (values >= classes))
-    refuse(
-        source.name,
-        f"in [0, {classes}) or equal ignore_index={ignore_index}",
-        values,
-        bad,
-        IndexError,
-    )
-    return np.where(ignored, -1, values.astype(np.int64)).ravel()
-
-
-def weights_of(name: str, value: Any, shape: tuple[int, ...], what: str) -> np.ndarray | None:
-    """Return finite weights of at least 0 as float64 of this shape, None for None."""
-    if value is None:
-        return None
-    source = read(name, value)
-    if source.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {source.shape}")
-    weights = np.array(source.values(), np.float64)
-    refuse(
-        name,
-        "finite and at least 0",
-        weights,
-        ~(np.isfinite(weights) & (weights >= 0)),
-        ValueError,
-        what,
-    )
-    return weights
-
-
 def no_negative(source: Source, lowest: np.ndarray) -> None:
     """ValueError with the position of the first negative entry, if a row's lowest tells of one."""
     if (lowest < 0).any():

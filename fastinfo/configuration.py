@@ -8,6 +8,11 @@ from types import TracebackType
 _check: ContextVar[bool] = ContextVar("check", default=False)
 
 
+def checked() -> bool:
+    """Whether calls on CUDA check what needs a copy to the host."""
+    return _check.get()
+
+
 class config:
     """Set an option for this context; as a context manager, until its end.
 

@@ -23,7 +23,7 @@ from fastinfo.arrays import (
 )
 from fastinfo.dispatch import home
 from fastinfo.losses import SoftmaxStatistics, options_of, statistics_from
-from fastinfo.reductions import reduced, row_weights
+from fastinfo.reductions import reduced, row_weights, targets_of, weights_of
 
 # Bytes beside arguments and gradients.
 MEMORY_LIMIT = 256 << 20
@@ -153,9 +153,11 @@ def linear_cross_entropy(
     classes = None
     if not soft:
         ignored = checks.integer("ignore_index", ignore_index)
-        classes = checks.targets_of(y, head.classes, ignored)
-    weights = checks.weights_of("class_weight", class_weight, (head.classes,), "class")
-    active, total = row_weights(sample_weight, head.shape, classes, weights, reduction)
+        classes = targets_of(y, head.classes, ignored)
+    weights = weights_of("class_weight", class_weight, (head.classes,), "class", head.hidden)
+    active, total = row_weights(
+        sample_weight, head.shape, classes, weights, reduction, head.hidden
+    )
     module = home("linear", head.hidden.device)
     options = options_of(
         home("rows", head.hidden.device),
@@ -176,7 +178,7 @@ def linear_cross_entropy(
     buffers = _buffers(head, wanted, narrowed, out, others) if return_grad else None
     gradients = None if buffers is None else _accumulators(module, head, buffers)
     values = _within(module, job, lambda: module.losses(job, gradients))
-    loss = head.give(reduced(values, head.shape, reduction, total))
+    loss = head.give(reduced(values, head.shape, reduction, total, head.hidden))
     return loss if buffers is None else (loss, _finished(buffers, gradients, job.limit))
 
 
@@ -235,7 +237,7 @@ def linear_softmax_statistics(
         if y.shape != head.shape:
             raise ValueError(f"targets must have shape {head.shape}, got {y.shape}")
         ignored = checks.integer("ignore_index", ignore_index)
-        classes = checks.targets_of(y, head.classes, ignored)
+        classes = targets_of(y, head.classes, ignored)
     module = home("linear", head.hidden.device)
     options = options_of(home("rows", head.hidden.device), temperature, softcap)
     job = head.job(module, options, memory_limit, targets=classes, statistics=True)

@@ -11,9 +11,12 @@ from fastinfo.arrays import Rows, Source, as_result, empty, give, output, read, 
 from fastinfo.dispatch import home
 from fastinfo.reductions import (
     classes_last,
+    exponential,
     gradient_buffer,
     reduced,
     row_weights,
+    targets_of,
+    weights_of,
     with_gradient,
 )
 
@@ -152,10 +155,10 @@ def _cross_entropy(
     classes = (
         None
         if soft
-        else checks.targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
+        else targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
     )
-    weight = checks.weights_of("class_weight", class_weight, (rows.width,), "class")
-    active, total = row_weights(sample_weight, rows.shape, classes, weight, reduction)
+    weight = weights_of("class_weight", class_weight, (rows.width,), "class", x)
+    active, total = row_weights(sample_weight, rows.shape, classes, weight, reduction, x)
     module = home("rows", x.device)
     problem = module.Problem(
         rows,
@@ -225,9 +228,7 @@ def perplexity(
         logits, targets, axis, None, sample_weight, ignore_index, 0.0, 0.0, temperature, softcap,
         "mean", False, None,
     )  # fmt: skip
-    with np.errstate(over="ignore"):
-        value = np.exp(reduced(losses, shape, "mean", total))
-    return give(as_result(value, x.result), x)
+    return give(as_result(exponential(reduced(losses, shape, "mean", total, x), x), x.result), x)
 
 
 def softmax_statistics(
@@ -290,7 +291,7 @@ def softmax_statistics(
         same_device(x, y)
         if y.shape != rows.shape:
             raise ValueError(f"targets must have shape {rows.shape}, got {y.shape}")
-        classes = checks.targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
+        classes = targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
     module = home("rows", x.device)
     options = options_of(module, temperature, softcap)
     known = classes is not None
@@ -468,7 +469,7 @@ def _plain(name: str, x: Any, axis: int, temperature: float) -> tuple[Source, in
 def _write(function: str, x: Any, axis: int, temperature: float, out: Any) -> Any:
     source, axis, problem, module = _plain("x", x, axis, temperature)
     if out is None:
-        target = empty(source.shape, source.result)
+        target = empty(source.shape, source.result, source)
     else:
         target = output("out", out, source.shape, source.result, [source], alias=None)
     getattr(module, function)(problem, classes_last(target, axis))
@@ -544,7 +545,7 @@ def negative_log_likelihood(
     rows = Rows.of(source, axis)
     if y.shape != rows.shape:
         raise ValueError(f"targets must have shape {rows.shape}, got {y.shape}")
-    classes = checks.targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
+    classes = targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
     module = home("extents", source.device)
     figures = module.extents(rows)
     kept = classes >= 0
@@ -559,7 +560,7 @@ def negative_log_likelihood(
     if reduction == "mean" and count:
         values /= count
     total = 1.0 if reduction == "sum" else count
-    return give(as_result(reduced(values, rows.shape, reduction, total), source.result), source)
+    return give(as_result(reduced(values, rows.shape, reduction, total, source), source.result), source)
 
 
 def _refuse_improbable(q: Source, kept: np.ndarray) -> None:

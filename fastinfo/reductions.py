@@ -2,47 +2,51 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from fastinfo import checks
 from fastinfo.arrays import Source, as_result, empty, give, output
+from fastinfo.dispatch import home
+
+
+def targets_of(source: Source, classes: int, ignore_index: int) -> Any:
+    """Return integer targets as int64 (n,), ignored ones -1."""
+    return home("reductions", source.device).targets_of(source, classes, ignore_index)
+
+
+def weights_of(name: str, value: Any, shape: tuple[int, ...], what: str, like: Source) -> Any:
+    """Return finite weights of at least 0 of this shape, on the device of `like`."""
+    return home("reductions", like.device).weights_of(name, value, shape, what, like)
 
 
 def row_weights(
-    sample_weight: Any,
-    shape: tuple[int, ...],
-    classes: np.ndarray | None,
-    class_weight: np.ndarray | None,
-    reduction: str,
-) -> tuple[np.ndarray, float]:
+    sample_weight: Any, shape: tuple[int, ...], classes: Any, class_weight: Any, reduction: str,
+    like: Source,
+) -> tuple[Any, Any]:  # fmt: skip
     """Weight of each row in the reduced loss, 0 for ignored ones, and what a mean divides by."""
-    given = checks.weights_of("sample_weight", sample_weight, shape, "row")
-    weights = np.ones(math.prod(shape)) if given is None else given.ravel()
-    if classes is not None and (classes < 0).any():
-        weights = np.where(classes >= 0, weights, 0.0)
-    if reduction != "mean":
-        return weights, 1.0
-    counted = weights
-    if classes is not None and class_weight is not None:
-        counted = weights * class_weight[classes]
-    total = float(np.sum(counted))
-    shares = weights / total if total else np.where(weights > 0.0, np.nan, 0.0)
-    return shares, total
+    return home("reductions", like.device).row_weights(
+        sample_weight, shape, classes, class_weight, reduction, like
+    )
 
 
-def reduced(values: np.ndarray, shape: tuple[int, ...], reduction: str, total: float) -> np.ndarray:
+def reduced(
+    values: Any, shape: tuple[int, ...], reduction: str, total: Any, like: Source
+) -> Any:
     """Rows in their shape, or their sum, which is already divided for a mean; NaN over nothing."""
-    if reduction == "none":
-        return values.reshape(shape)
-    return np.asarray(np.sum(values) if total else np.nan)
+    return home("reductions", like.device).reduced(values, shape, reduction, total)
 
 
-def classes_last(x: np.ndarray, axis: int) -> np.ndarray:
+def exponential(value: Any, like: Source) -> Any:
+    """Return exp of a reduced value, inf beyond the range of its type."""
+    return home("reductions", like.device).exponential(value)
+
+
+def classes_last(x: Any, axis: int) -> Any:
     """Return a view with `axis` last."""
-    return x if axis == x.ndim - 1 else np.moveaxis(x, axis, -1)
+    if axis == x.ndim - 1:
+        return x
+    return np.moveaxis(x, axis, -1) if isinstance(x, np.ndarray) else x.moved(axis)
 
 
 def gradient_buffer(
@@ -56,7 +60,7 @@ def gradient_buffer(
             )
         return None
     if out is None:
-        return empty(x.shape, x.storage)
+        return empty(x.shape, x.storage, x)
     return output("out", out, x.shape, x.storage, inputs, alias=x)
 
 
@@ -65,7 +69,7 @@ def with_gradient(
     grad: np.ndarray | None, of: Source, out: Any,
 ) -> Any:  # fmt: skip
     """Reduced values as the kind of `like`, with the gradient by `of` if there is one."""
-    value = give(as_result(reduced(values, shape, reduction, total), like.result), like)
+    value = give(as_result(reduced(values, shape, reduction, total, like), like.result), like)
     if grad is None:
         return value
     return value, (give(grad, of, of.storage) if out is None else out)

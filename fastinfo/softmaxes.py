@@ -70,7 +70,7 @@ def softmax_entropy(
     axis = checks.axis_of(axis, len(x.shape), "logits")
     checks.some("logits", x.shape, axis, "class")
     rows = Rows.of(x, axis)
-    active, total = row_weights(None, rows.shape, None, None, reduction)
+    active, total = row_weights(None, rows.shape, None, None, reduction, x)
     module = home("rows", x.device)
     options = module.Options(checks.temperature_of(temperature))
     problem = module.Problem(rows, options, active=active, way="entropy")
@@ -236,7 +236,7 @@ def _divergence(
     axis = checks.axis_of(axis, len(p.shape), "p_logits")
     checks.some("p_logits and q_logits", p.shape, axis, "class")
     rows = Rows.of(q, axis)
-    active, total = row_weights(sample_weight, rows.shape, None, None, reduction)
+    active, total = row_weights(sample_weight, rows.shape, None, None, reduction, q)
     module = home("logit_pairs", p.device)
     pair = module.Pair(
         measure, Rows.of(p, axis), rows, checks.temperature_of(temperature), weight, active

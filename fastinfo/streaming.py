@@ -13,7 +13,7 @@ from fastinfo import checks
 from fastinfo.arrays import Rows, as_result, empty, give, lazy, output, read, same_device
 from fastinfo.dispatch import home
 from fastinfo.losses import SoftmaxStatistics, statistics_from
-from fastinfo.reductions import reduced, row_weights
+from fastinfo.reductions import reduced, row_weights, targets_of
 
 # States hold the number of a class in float64.
 MOST_CLASSES = 2**53
@@ -107,7 +107,7 @@ class StreamingCrossEntropy:
         self._like = replace(y, data=np.empty(0), native=None)
         self._shape = y.shape
         self._ignore_index = checks.integer("ignore_index", ignore_index)
-        self._targets = checks.targets_of(y, MOST_CLASSES, self._ignore_index)
+        self._targets = targets_of(y, MOST_CLASSES, self._ignore_index)
         ranked = target_logits is not None
         nothing = np.full(self._targets.size, np.nan)
         known = self._given_logits(target_logits) if ranked else nothing
@@ -257,7 +257,7 @@ class StreamingCrossEntropy:
         """
         weights, total = self._weights(reduction)
         values = self._module.losses_of(self._merged(), self._targets, weights)
-        return self._give(reduced(values, self._shape, reduction, total))
+        return self._give(reduced(values, self._shape, reduction, total, self._like))
 
     def logsumexp(self) -> Any:
         """Logarithm of the sum of exponentials over the classes that have come.
@@ -518,7 +518,7 @@ class StreamingCrossEntropy:
             (self._kept & ~self._came).reshape(self._shape),
             ValueError,
         )
-        return row_weights(None, self._shape, self._targets, None, reduction)
+        return row_weights(None, self._shape, self._targets, None, reduction, self._like)
 
     def _figures(self) -> np.ndarray:
         """Figures of the rows; NaN where they are ignored."""

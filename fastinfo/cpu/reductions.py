@@ -1,0 +1,92 @@
+"""What losses share on the processor: classes and weights of rows, sums and means."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastinfo import checks
+from fastinfo.arrays import Source, read, same_device
+
+
+def targets_of(source: Source, classes: int, ignore_index: int) -> np.ndarray:
+    """Return integer targets as int64 (n,), ignored ones -1."""
+    if source.is_float and source.data.size:
+        raise TypeError(
+            f"targets of shape {source.shape} must be integers, got {source.dtype}; probabilities "
+            f"have the shape of the logits"
+        )
+    values = source.data
+    if values.size and 0 <= values.min() and values.max() < classes and not source.is_float:
+        if not 0 <= ignore_index < classes:
+            return values.astype(np.int64).ravel()
+    ignored = values == ignore_index
+    bad = ~ignored & ((values < 0) | (values >= classes))
+    checks.refuse(
+        source.name,
+        f"in [0, {classes}) or equal ignore_index={ignore_index}",
+        values,
+        bad,
+        IndexError,
+    )
+    return np.where(ignored, -1, values.astype(np.int64)).ravel()
+
+
+def weights_of(
+    name: str, value: Any, shape: tuple[int, ...], what: str, like: Source
+) -> np.ndarray | None:
+    """Return finite weights of at least 0 as float64 of this shape, None for None."""
+    if value is None:
+        return None
+    source = read(name, value)
+    same_device(like, source)
+    if source.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {source.shape}")
+    weights = np.array(source.values(), np.float64)
+    checks.refuse(
+        name,
+        "finite and at least 0",
+        weights,
+        ~(np.isfinite(weights) & (weights >= 0)),
+        ValueError,
+        what,
+    )
+    return weights
+
+
+def row_weights(
+    sample_weight: Any,
+    shape: tuple[int, ...],
+    classes: np.ndarray | None,
+    class_weight: np.ndarray | None,
+    reduction: str,
+    like: Source,
+) -> tuple[np.ndarray, float]:
+    """Weight of each row in the reduced loss, 0 for ignored ones, and what a mean divides by."""
+    given = weights_of("sample_weight", sample_weight, shape, "row", like)
+    weights = np.ones(math.prod(shape)) if given is None else given.ravel()
+    if classes is not None and (classes < 0).any():
+        weights = np.where(classes >= 0, weights, 0.0)
+    if reduction != "mean":
+        return weights, 1.0
+    counted = weights
+    if classes is not None and class_weight is not None:
+        counted = weights * class_weight[classes]
+    total = float(np.sum(counted))
+    shares = weights / total if total else np.where(weights > 0.0, np.nan, 0.0)
+    return shares, total
+
+
+def reduced(values: np.ndarray, shape: tuple[int, ...], reduction: str, total: float) -> np.ndarray:
+    """Return rows in their shape, or their sum, which is already divided for a mean; NaN over nothing."""
+    if reduction == "none":
+        return values.reshape(shape)
+    return np.asarray(np.sum(values) if total else np.nan)
+
+
+def exponential(value: np.ndarray) -> np.ndarray:
+    """Return exp of a reduced value, inf beyond the range of its type."""
+    with np.errstate(over="ignore"):
+        return np.exp(value)

@@ -1,0 +1,1 @@
+"""Computation where the data lives on a CUDA device; mirrors `fastinfo.cpu`."""

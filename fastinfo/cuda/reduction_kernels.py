@@ -1,0 +1,172 @@
+"""What losses share on a device: classes and weights of rows, sums; a thread a row.
+
+Sums are in float64, in pieces of a fixed length: figures of rows, not of what is streamed.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from fastinfo.cuda.reduce import of_block
+from fastinfo.cuda.row_kernels import IGNORED, NO_CLASS, THREADS, start_of
+from fastinfo.cuda.seam import cuda, helper, kernel, loader, mathematics
+
+# Rows that one block adds up.
+ROWS = 64 * THREADS
+
+
+@cache
+def starts():
+    """Kernel: the offset of each row, of up to four axes of which the last comes first."""
+
+    @kernel
+    def write_starts(first, sizes, steps, out):
+        i = cuda.grid(1)
+        if i < out.size:
+            rest, at = i, first
+            for axis in range(len(sizes)):
+                rest, index = rest // sizes[axis], rest % sizes[axis]
+                at += index * steps[axis]
+            out[i] = at
+
+    return write_starts
+
+
+@cache
+def classes():
+    """Kernel: the class of each row, or that it is ignored, or that there is none such."""
+
+    @kernel
+    def write_classes(targets, offsets, place, width, ignore_index, out):
+        i = cuda.grid(1)
+        if i < out.size:
+            target = np.int64(targets[start_of(offsets, place, i)])
+            if target == ignore_index:
+                out[i] = IGNORED
+            else:
+                out[i] = target if 0 <= target < width else NO_CLASS
+
+    return write_classes
+
+
+@cache
+def weights(real, dtype):
+    """Kernel: weights as a float type; NaN for what is not finite or below 0."""
+    kind, load = mathematics(real).real, loader(dtype)[0]
+    zero, nan, infinity = kind(0), kind(np.nan), kind(np.inf)
+
+    @kernel
+    def write_weights(given, offsets, place, out):
+        i = cuda.grid(1)
+        if i < out.size:
+            w = kind(load(given, start_of(offsets, place, i)))
+            out[i] = w if zero <= w < infinity else nan
+
+    return write_weights
+
+
+@cache
+def row_weights(real):
+    """Kernel: weights of rows that count, 0 for the others, and sums of what a mean divides by."""
+    kind = mathematics(real).real
+    zero = kind(0)
+    add = helper(lambda s, t, given: (s[0] + t[0],))
+    added = of_block(add, 1, 0, THREADS, "float64")
+
+    @kernel
+    def weigh_rows(sample_weight, targets, w, ignores, out, sums):
+        total, begin = 0.0, cuda.blockIdx.x * ROWS
+        end = min(begin + ROWS, out.size)
+        for i in range(begin + cuda.threadIdx.x, end, THREADS):
+            weight = sample_weight[i] if sample_weight.size else kind(1)
+            if ignores and targets[i] == IGNORED:
+                weight = zero
+            out[i] = weight
+            counted = weight
+            if ignores and w.size and targets[i] >= 0:
+                counted = weight * w[targets[i]]
+            total += counted
+        total = added((total,), 0)[0]
+        if cuda.threadIdx.x == 0:
+            sums[cuda.blockIdx.x] = total
+
+    return weigh_rows
+
+
+@cache
+def shares(real):
+    """Kernel: divide weights by their sum, if a mean is asked for; NaN what is divided by 0."""
+    kind = mathematics(real).real
+    zero, one, nan = kind(0), kind(1), kind(np.nan)
+
+    @kernel
+    def divide(sums, mean, weights, total):
+        i, all_of_them = cuda.grid(1), one
+        if mean:
+            added = 0.0
+            for k in range(sums.size):
+                added += sums[k]
+            all_of_them = kind(added)
+        if i == 0:
+            total[0] = all_of_them
+        if mean and i < weights.size and weights[i] != zero:
+            weights[i] = weights[i] / all_of_them if all_of_them != zero else nan
+
+    return divide
+
+
+@cache
+def sums():
+    """Kernel: add up numbers, `ROWS` of them a block."""
+    added = of_block(helper(lambda s, t, given: (s[0] + t[0],)), 1, 0, THREADS, "float64")
+
+    @kernel
+    def add_up(values, out):
+        total, begin = 0.0, cuda.blockIdx.x * ROWS
+        for i in range(begin + cuda.threadIdx.x, min(begin + ROWS, values.size), THREADS):
+            total += values[i]
+        total = added((total,), 0)[0]
+        if cuda.threadIdx.x == 0:
+            out[cuda.blockIdx.x] = total
+
+    return add_up
+
+
+@cache
+def results(exponential):
+    """Kernel of one thread: a sum, or its exponential; NaN of a mean over nothing."""
+    exp = mathematics("float64").exp
+
+    @kernel
+    def write_result(value, total, out):
+        v = value[0] if exponential or total[0] != 0 else np.nan
+        out[0] = exp(v) if exponential else v
+
+    return write_result
+
+
+@cache
+def converted(into):
+    """Kernel: write numbers as another type."""
+    kind = np.dtype(into).type
+
+    @kernel
+    def write(values, out):
+        i = cuda.grid(1)
+        if i < out.size:
+            out[i] = kind(values[i])
+
+    return write
+
+
+@cache
+def fills():
+    """Kernel: write one number everywhere."""
+
+    @kernel
+    def write(v, out):
+        i = cuda.grid(1)
+        if i < out.size:
+            out[i] = v
+
+    return write

@@ -1,0 +1,117 @@
+"""What losses share on a device: classes and weights of rows, sums and means.
+
+Nothing is copied to the host unless `fastinfo.config(check=True)` asks for it: a target out of range
+makes its row NaN, so does a weight that is no weight.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from fastinfo.arrays import Source, read, same_device
+from fastinfo.configuration import checked
+from fastinfo.cpu import reductions as on_host
+from fastinfo.cuda import reduction_kernels as kernels
+from fastinfo.cuda import seam
+from fastinfo.cuda.memory import Memory, Rows, blocks, new
+from fastinfo.cuda.row_kernels import THREADS
+
+
+def targets_of(source: Source, classes: int, ignore_index: int) -> Memory:
+    """Return integer targets as int64 (n,), ignored ones -1, and -2 what is no class."""
+    if source.is_float and source.data.size:
+        raise TypeError(
+            f"targets of shape {source.shape} must be integers, got {source.dtype}; probabilities "
+            f"have the shape of the logits"
+        )
+    if checked():
+        on_host.targets_of(_on_host(source), classes, ignore_index)
+    x = source.data
+    out = new((x.size,), "int64", x)
+    rows = Rows.entries(x)
+    seam.launch(
+        kernels.classes(), blocks(x.size, THREADS), THREADS, x.stream, x.flat, rows.starts,
+        rows.place, classes, ignore_index, out.flat,
+    )  # fmt: skip
+    return out
+
+
+def weights_of(
+    name: str, value: Any, shape: tuple[int, ...], what: str, like: Source
+) -> Memory | None:
+    """Return weights of this shape in the arithmetic of `like`, NaN what is no weight."""
+    if value is None:
+        return None
+    source = read(name, value)
+    same_device(like, source)
+    if source.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {source.shape}")
+    if checked():
+        host = _on_host(source)
+        on_host.weights_of(name, host.values(), shape, what, host)
+    x = source.data
+    out, rows = new((x.size,), like.result, x), Rows.entries(x)
+    seam.launch(
+        kernels.weights(like.result, source.dtype), blocks(x.size, THREADS), THREADS, x.stream,
+        x.flat, rows.starts, rows.place, out.flat,
+    )  # fmt: skip
+    return out
+
+
+def _on_host(source: Source) -> Source:
+    return dataclasses.replace(source, data=seam.to_host(source.data), device="cpu")
+
+
+def row_weights(
+    sample_weight: Any, shape: tuple[int, ...], classes: Memory | None,
+    class_weight: Memory | None, reduction: str, like: Source,
+) -> tuple[Memory, Memory]:  # fmt: skip
+    """Weight of each row in the reduced loss, 0 for ignored ones, and what a mean divides by."""
+    given = weights_of("sample_weight", sample_weight, shape, "row", like)
+    x, real, count = like.data, like.result, math.prod(shape)
+    weights = new((count,), real, x)
+    pieces = max(1, blocks(count, kernels.ROWS))
+    sums = new((pieces,), "float64", x)
+    none, nowhere = x.nothing(real), x.nothing("int64")
+    seam.launch(
+        kernels.row_weights(real), pieces, THREADS, x.stream,
+        none if given is None else given.flat, nowhere if classes is None else classes.flat,
+        none if class_weight is None else class_weight.flat, classes is not None, weights.flat,
+        sums.flat,
+    )  # fmt: skip
+    total = new((1,), real, x)
+    seam.launch(
+        kernels.shares(real), max(1, blocks(count, THREADS)), THREADS, x.stream, sums.flat,
+        reduction == "mean", weights.flat, total.flat,
+    )  # fmt: skip
+    return weights, total
+
+
+def reduced(values: Memory, shape: tuple[int, ...], reduction: str, total: Memory) -> Memory:
+    """Return rows in their shape, or their sum, divided before for a mean; NaN over nothing."""
+    if reduction == "none":
+        return values.reshape(shape)
+    sums, result = _sum(values), new((), "float64", values)
+    seam.launch(
+        kernels.results(False), 1, 1, values.stream, sums.flat, total.flat, result.flat
+    )
+    return result
+
+
+def exponential(value: Memory) -> Memory:
+    """Return exp of a reduced value, inf beyond the range of its type."""
+    result = new((), "float64", value)
+    seam.launch(kernels.results(True), 1, 1, value.stream, value.flat, value.flat, result.flat)
+    return result
+
+
+def _sum(values: Memory) -> Memory:
+    """Return the sum of all numbers in float64."""
+    while values.size != 1 or values.dtype != "float64":
+        pieces = max(1, blocks(values.size, kernels.ROWS))
+        sums = new((pieces,), "float64", values)
+        seam.launch(kernels.sums(), pieces, THREADS, values.stream, values.flat, sums.flat)
+        values = sums
+    return values

@@ -1,0 +1,244 @@
+"""Rows of logits on a device: what is launched for them.
+
+A block of threads reads a row; where rows are so few that blocks would be idle, a piece of one. All
+launches go to the stream of the logits, none waits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastinfo.arrays import lazy
+from fastinfo.cpu.rows import Options
+from fastinfo.cuda import gradient_kernels, seam
+from fastinfo.cuda import row_kernels as kernels
+from fastinfo.cuda.memory import Memory, Rows, blocks, new
+from fastinfo.cuda.row_kernels import THREADS
+
+__all__ = ["Options", "Problem", "entropies", "log_softmax", "losses", "softmax", "statistics"]
+
+# Blocks that keep a device busy, and the least classes of a piece.
+ENOUGH, LEAST = 512, 16 * THREADS
+# Figures of `statistics`: numbers, then integers.
+REAL_FIGURES = (kernels.MAXIMUM, kernels.LOG_SUM, kernels.LOGSUMEXP, kernels.ENTROPY_OF_ROW)
+LOGSUMEXP, LOG_PROB = kernels.LOGSUMEXP, kernels.LOG_PROB
+ARGMAX, RANK = (kernels.FIGURES + k for k in (kernels.ARGMAX_OF_ROW, kernels.RANK_OF_TARGET))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Logits, what weighs their classes, and which rows count; see `cpu.rows.Problem`."""
+
+    logits: Rows
+    options: Options
+    targets: Memory | None = None
+    soft: Rows | None = None
+    class_weight: Memory | None = None
+    active: Memory | None = None
+    statistics: bool = False
+    way: str = ""
+    ranks: bool = False
+
+    @lazy
+    def weights(self) -> str:
+        """How the classes are weighed, one of the kernels' ways."""
+        if self.way:
+            return self.way
+        if self.soft is not None:
+            return "rows" if self.class_weight is None else "weighted_rows"
+        if self.options.beta == 0.0:
+            return "none"
+        return "uniform" if self.class_weight is None else "shared"
+
+    @property
+    def variant(self) -> tuple:
+        """What the kernels are compiled for."""
+        soft = self.soft.storage if self.soft is not None else self.logits.storage
+        return self.logits.storage, self.options.capped, self.weights, soft
+
+    @property
+    def real(self) -> str:
+        """Type of the arithmetic."""
+        return self.logits.arithmetic
+
+    @property
+    def stream(self) -> int:
+        """Stream of the logits."""
+        return self.logits.data.stream
+
+    @lazy
+    def option(self) -> tuple:
+        """The options as kernels take them."""
+        real = np.dtype(self.real).type
+        return tuple(real(v) for v in self.options.array)
+
+    @lazy
+    def others(self) -> tuple:
+        """What kernels are given after the logits: soft targets, weights of classes, targets."""
+        x = self.logits.data
+        y = self.logits if self.soft is None else self.soft
+        w = x.nothing(self.real) if self.class_weight is None else self.class_weight.flat
+        return y.data.flat, y.starts, y.place, w, self.row_targets.flat
+
+    @lazy
+    def row_targets(self) -> Memory:
+        """Class of each row, -1 for none."""
+        if self.targets is not None:
+            return self.targets
+        return new((self.logits.count,), "int64", self.logits.data).filled(-1)
+
+    @lazy
+    def row_weights(self) -> Memory:
+        """Weight of each row; rows of weight 0 are not read."""
+        if self.active is not None:
+            return self.active
+        return new((self.logits.count,), self.real, self.logits.data).filled(1)
+
+    @property
+    def own(self) -> tuple:
+        """The logits as kernels take them."""
+        return self.logits.data.flat, self.logits.starts, self.logits.place, self.logits.width
+
+    @lazy
+    def length(self) -> int:
+        """Classes of a piece: all, unless there are too few rows."""
+        count, width = max(1, self.logits.count), self.logits.width
+        if count >= ENOUGH or width <= 2 * LEAST:
+            return width
+        pieces = min(-(-ENOUGH // count), width // LEAST)
+        return -(-width // pieces // LEAST) * LEAST if pieces > 1 else width
+
+    @property
+    def pieces(self) -> int:
+        """Pieces of a row."""
+        return -(-self.logits.width // self.length)
+
+
+def losses(problem: Problem, out: Memory | None = None) -> Memory:
+    """Return the weighted loss of each row; with `out`, write the gradients there, classes last."""
+    count, active = problem.logits.count, problem.row_weights
+    result = new((count,), problem.real, problem.logits.data)
+    if problem.pieces == 1:
+        given = (
+            *problem.own, *problem.others, active.flat, problem.option, result.flat,
+        )  # fmt: skip
+        if out is None:
+            kernel = kernels.losses(*problem.variant)
+        else:
+            kernel = gradient_kernels.losses_and_gradients(*problem.variant)
+            given += _place_of(problem, out)
+        seam.launch(kernel, count, THREADS, problem.stream, *given)
+        return result
+    numbers, integers = _states(problem)
+    weighed = numbers.shaped, integers.shaped, problem.row_targets.flat, active.flat
+    w = problem.others[3]
+    seam.launch(
+        kernels.finishes(problem.real, problem.options.capped), blocks(count, THREADS), THREADS,
+        problem.stream, *weighed, w, problem.option, result.flat,
+    )  # fmt: skip
+    if out is not None:
+        found = new((count, gradient_kernels.COEFFICIENTS), problem.real, problem.logits.data)
+        seam.launch(
+            gradient_kernels.coefficients(problem.real, problem.options.capped),
+            blocks(count, THREADS), THREADS, problem.stream, *weighed, w, problem.option,
+            found.shaped,
+        )  # fmt: skip
+        _emit(problem, found, out)
+    return result
+
+
+def statistics(problem: Problem) -> list[Memory]:
+    """Return the figures of each row, in the order of `row_kernels`, integers last."""
+    figures, positions = _figures(problem)
+    return [*(figures.part(k) for k in range(kernels.FIGURES)),
+            *(positions.part(k) for k in range(kernels.INTEGER_FIGURES))]  # fmt: skip
+
+
+def _figures(problem: Problem) -> tuple[Memory, Memory]:
+    x, count = problem.logits.data, problem.logits.count
+    numbers, integers = _states(problem)
+    figures = new((kernels.FIGURES, count), problem.real, x)
+    positions = new((kernels.INTEGER_FIGURES, count), "int64", x)
+    seam.launch(
+        kernels.summaries(problem.real, problem.options.capped), blocks(count, THREADS), THREADS,
+        problem.stream, numbers.shaped, integers.shaped, problem.row_targets.flat, problem.option,
+        figures.shaped, positions.shaped,
+    )  # fmt: skip
+    return figures, positions
+
+
+def entropies(problem: Problem, out: Memory | None = None) -> Memory:
+    """Return the weighted entropy of each row; with `out`, write the gradients there."""
+    x, count, active = problem.logits.data, problem.logits.count, problem.row_weights
+    figures, _ = _figures(problem)
+    values, found = new((count,), problem.real, x), _coefficients_for(problem)
+    seam.launch(
+        gradient_kernels.entropy_coefficients(problem.real), blocks(count, THREADS), THREADS,
+        problem.stream, figures.shaped, active.flat, problem.option, values.flat,
+        found.shaped,
+    )  # fmt: skip
+    if out is not None:
+        _emit(problem, found, out)
+    return values
+
+
+def softmax(problem: Problem, out: Memory) -> None:
+    """Write softmax(logits / T): a gradient with nothing to subtract."""
+    _softmax(problem, out, False)
+
+
+def log_softmax(problem: Problem, out: Memory) -> None:
+    """Write (z - max) - log_sum."""
+    _softmax(problem, out, True)
+
+
+def _softmax(problem: Problem, out: Memory, logarithm: bool) -> None:
+    figures, found = _figures(problem)[0], _coefficients_for(problem)
+    seam.launch(
+        gradient_kernels.softmax_coefficients(problem.real, logarithm),
+        blocks(problem.logits.count, THREADS), THREADS, problem.stream, figures.shaped,
+        found.shaped,
+    )  # fmt: skip
+    _emit(problem, found, out, "logarithm" if logarithm else "none")
+
+
+def _coefficients_for(problem: Problem) -> Memory:
+    shape = problem.logits.count, gradient_kernels.COEFFICIENTS
+    return new(shape, problem.real, problem.logits.data)
+
+
+def _states(problem: Problem) -> tuple[Memory, Memory]:
+    """Return numbers and integers of the states of all pieces."""
+    x, count, pieces = problem.logits.data, problem.logits.count, problem.pieces
+    numbers = new((count, pieces, kernels.NUMBERS), problem.real, x)
+    integers = new((count, pieces, kernels.INTEGERS), "int64", x)
+    kernel = kernels.states(*problem.variant, problem.statistics, problem.ranks)
+    active = problem.row_weights
+    seam.launch(
+        kernel, (count, pieces) if count else 0, THREADS, problem.stream, *problem.own,
+        problem.length, *problem.others, active.flat, problem.option, numbers.shaped,
+        integers.shaped,
+    )  # fmt: skip
+    return numbers, integers
+
+
+def _place_of(problem: Problem, out: Memory) -> tuple[Any, ...]:
+    target = Rows.along(out, problem.logits.source)
+    return out.flat, target.starts, target.place
+
+
+def _emit(problem: Problem, found: Memory, out: Memory, way: str = "") -> None:
+    """Write what the coefficients of rows say."""
+    storage, capped, weights, soft = problem.variant
+    kernel = gradient_kernels.gradients(storage, capped, way or weights, soft, out.storage)
+    active = problem.row_weights
+    count = problem.logits.count
+    length = problem.length if problem.pieces > 1 else problem.logits.width
+    seam.launch(
+        kernel, (count, -(-problem.logits.width // length)) if count else 0, THREADS,
+        problem.stream, *problem.own, length, *problem.others, active.flat, problem.option,
+        found.shaped, *_place_of(problem, out),
+    )  # fmt: skip

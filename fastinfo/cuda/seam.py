@@ -1,0 +1,364 @@
+"""The only import of numba.cuda: decorators, launches, memory of foreign arrays, instructions.
+
+On a device what is here compiles to single instructions; in Numba's simulator the same names are
+plain functions of NumPy scalars.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from types import FunctionType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+try:
+    from numba import cuda as _cuda
+    from numba.core import config
+except ImportError as error:
+    raise ImportError(
+        "computing on a CUDA device needs numba-cuda: pip install 'fastinfo[cuda]'"
+    ) from error
+
+SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
+
+
+class _Simulated:
+    """`numba.cuda` inside a simulated kernel, in functions of any module."""
+
+    def __getattr__(self, name: str) -> Any:
+        from numba.cuda.simulator.kernel import _get_kernel_context
+
+        return getattr(_get_kernel_context() or _cuda, name)
+
+
+cuda: Any = _Simulated() if SIMULATED else _cuda
+
+
+# --- decorators ----------------------------------------------------------------------------------
+
+
+def helper(function: Callable) -> Any:
+    """Decorate a function of kernels, which is inlined there: that compiles without a driver."""
+    return function if SIMULATED else _cuda.jit(device=True, forceinline=True)(function)
+
+
+def kernel(function: Callable) -> Any:
+    """Decorate a kernel; it returns nothing, and is compiled for the types of its first call."""
+    if not SIMULATED:
+        return _cuda.jit(function)
+
+    @wraps(function)
+    def quiet(*given: Any) -> None:
+        with np.errstate(all="ignore"):
+            function(*given)
+
+    return _cuda.jit(quiet)
+
+
+def launch(compiled: Any, blocks: int | tuple, threads: int, stream: int, *given: Any) -> None:
+    """Run a kernel on a stream, without waiting for it."""
+    if blocks:
+        compiled[blocks, threads, 0 if SIMULATED else _stream(stream)](*given)
+
+
+@cache
+def _stream(address: int) -> Any:
+    return _cuda.external_stream(address) if address else _cuda.default_stream()
+
+
+def formula(function: Callable, mathematics: Any) -> Any:
+    """Compile a plain function of `formulas.py` with the functions and constants of a float type.
+
+    A constant as Python has it would make float32 arithmetic float64.
+    """
+    scope, real = dict(function.__globals__), mathematics.real
+    for name in function.__code__.co_names:
+        if hasattr(mathematics, name):
+            scope[name] = getattr(mathematics, name)
+        elif isinstance(scope.get(name), FunctionType):
+            scope[name] = formula(scope[name], mathematics)
+        elif isinstance(scope.get(name), float):
+            scope[name] = real(scope[name])
+    constants = tuple(real(c) if isinstance(c, float) else c for c in function.__code__.co_consts)
+    code = function.__code__.replace(co_consts=constants)
+    return helper(FunctionType(code, scope, function.__name__))
+
+
+# --- arrays --------------------------------------------------------------------------------------
+
+
+def describe(x: Any) -> tuple[int, int, str]:
+    """Address, stream and device of a Numba device array."""
+    if SIMULATED:
+        return x._ary.ctypes.data, 0, "cuda:0"
+    stream = getattr(x.stream, "handle", None)
+    return x.device_ctypes_pointer.value or 0, int(getattr(stream, "value", 0) or 0), "cuda:0"
+
+
+def make(shape: Sequence[int], dtype: str, like: Any) -> Any:
+    """Return a new Numba device array."""
+    if dtype == "bfloat16":
+        from ml_dtypes import bfloat16 as kind  # only the simulator has such arrays
+    else:
+        kind = np.dtype(dtype)  # type: ignore[assignment]
+    return _cuda.device_array(tuple(shape), kind, stream=like.stream)
+
+
+def span(memory: Any, low: int, size: int) -> Any:
+    """Return elements from `low` on as a one-dimensional array that kernels take."""
+    dtype, address = memory.dtype, memory.address + low * memory.dtype.itemsize
+    if SIMULATED:
+        return _simulated(address, size, dtype)
+    interface = {
+        "shape": (size,), "strides": None, "typestr": dtype.str, "data": (address, False),
+        "version": 2,
+    }  # fmt: skip
+    return _cuda.from_cuda_array_interface(interface, owner=memory.native, sync=False)
+
+
+def _simulated(address: int, size: int, dtype: np.dtype) -> Any:
+    import ctypes
+
+    from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+
+    if not size:
+        return FakeCUDAArray(np.empty(0, dtype))
+    memory = (ctypes.c_char * (size * dtype.itemsize)).from_address(address)
+    return FakeCUDAArray(np.frombuffer(memory, dtype))
+
+
+def to_host(memory: Any) -> np.ndarray:
+    """Return a copy in the processor's memory, once the stream has come so far."""
+    flat = memory.flat.copy_to_host() if memory.size else np.empty(0, memory.dtype)
+    item = memory.dtype.itemsize
+    strides = tuple(step * item for step in memory.strides)
+    view = np.lib.stride_tricks.as_strided(flat[memory.first :], memory.shape, strides)
+    return np.array(view)
+
+
+# --- instructions --------------------------------------------------------------------------------
+
+
+def _instruction(code: str) -> Any:
+    """A device function that is one line of PTX, of floats of 32 bits."""
+    from llvmlite import ir
+    from numba.cuda import types
+    from numba.cuda.extending import intrinsic
+
+    @intrinsic
+    def emit(typingctx, x):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()])
+            line = ir.InlineAsm(kind, f"{code} $0, $1;", "=f,f")
+            return builder.call(line, arguments)
+
+        return types.float32(types.float32), generate
+
+    return emit
+
+
+def _where(condition: Any, a: Any, b: Any) -> Any:
+    return a if condition else b
+
+
+def _single() -> SimpleNamespace:
+    where = helper(_where)
+    if SIMULATED:
+        return SimpleNamespace(
+            real=np.float32, exp2=np.exp2, exp=np.exp, log=np.log, log1p=np.log1p, sqrt=np.sqrt,
+            tanh=np.tanh, cosh=np.cosh, log2=np.log2, where=where, maximum=np.fmax,
+        )  # fmt: skip
+    return SimpleNamespace(
+        real=np.float32,
+        # 2 ULP, subnormal results are 0: one instruction where `math.exp2` is four
+        exp2=_instruction("ex2.approx.ftz.f32"),
+        log2=_instruction("lg2.approx.ftz.f32"),
+        exp=math.exp, log=math.log, log1p=math.log1p, sqrt=math.sqrt, tanh=math.tanh,
+        cosh=math.cosh, where=where, maximum=_cuda.libdevice.fmaxf,
+    )  # fmt: skip
+
+
+def _double() -> SimpleNamespace:
+    library = np if SIMULATED else math
+    names = ("exp2", "log2", "exp", "log", "log1p", "sqrt", "tanh", "cosh")
+    functions = {name: getattr(library, name) for name in names}
+    maximum = np.fmax if SIMULATED else _cuda.libdevice.fmax
+    return SimpleNamespace(
+        real=np.float64, where=helper(_where), maximum=maximum, **functions
+    )
+
+
+@cache
+def mathematics(real: str) -> SimpleNamespace:
+    """Functions of a float type that kernels compute with."""
+    return _single() if real == "float32" else _double()
+
+
+def _element(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """Address of an element of a one-dimensional array, unchecked."""
+    made = context.make_array(kind)(context, builder, value=array)
+    return builder.gep(made.data, [index])
+
+
+def _bits_of_half(word: Any, storage: str) -> Any:
+    """A float of 16 bits from its word, in the simulator."""
+    if storage == "bfloat16":
+        return (np.array(word, np.uint32) << np.uint32(16)).view(np.float32)[()]
+    return np.float32(np.array(word, np.uint16).view(np.float16)[()])
+
+
+def _half_of_bits(x: Any, storage: str) -> Any:
+    from fastinfo.arrays import narrow
+
+    return narrow(np.array(x, np.float32), storage)[()]
+
+
+@cache
+def loader(storage: str) -> tuple[Any, Any]:
+    """Return load(x, i), one number, and load_wide(x, i), those of 16 bytes at a multiple of 16.
+
+    Wide loads of float64 are of 4 numbers, 2 at a time.
+    """
+    if SIMULATED:
+        half = storage in ("float16", "bfloat16")
+        lanes = 8 if half else 4
+
+        def load(x: Any, i: Any) -> Any:
+            return _bits_of_half(x[i], storage) if half else x[i]
+
+        def load_wide(x: Any, i: Any) -> Any:
+            return tuple(load(x, i + lane) for lane in range(lanes))
+
+        return load, load_wide
+    return _load_of(storage, 1), _load_of(storage, 8 if storage[-2:] == "16" else 4)
+
+
+def _load_of(storage: str, lanes: int) -> Any:
+    from llvmlite import ir
+    from numba.cuda import types
+    from numba.cuda.extending import intrinsic
+
+    real = types.float64 if storage == "float64" else types.float32
+    llvm = {"float64": ir.DoubleType(), "float32": ir.FloatType()}
+    own = llvm.get(storage, ir.IntType(32 if lanes > 1 else 16))
+    word = {"float64": 8, "float32": 4}.get(storage, 2)
+    at_once = 16 // (8 if storage == "float64" else 4)
+
+    def widen(builder: Any, bits: Any) -> Any:
+        """The float32 of 16 bits."""
+        if storage == "bfloat16":
+            shifted = builder.shl(builder.zext(bits, ir.IntType(32)), ir.IntType(32)(16))
+            return builder.bitcast(shifted, ir.FloatType())
+        kind = ir.FunctionType(ir.FloatType(), [ir.IntType(16)])
+        return builder.call(ir.InlineAsm(kind, "cvt.f32.f16 $0, $1;", "=f,h"), [bits])
+
+    def numbers(builder: Any, element: Any) -> list:
+        """What is in one element of the vector that is loaded."""
+        if storage in llvm:
+            return [element]
+        if storage == "bfloat16":  # both halves stay in 32 bits
+            low = builder.shl(element, ir.IntType(32)(16))
+            high = builder.and_(element, ir.IntType(32)(0xFFFF0000))
+            return [builder.bitcast(part, ir.FloatType()) for part in (low, high)]
+        halves = (element, builder.lshr(element, ir.IntType(32)(16)))
+        return [widen(builder, builder.trunc(part, ir.IntType(16))) for part in halves]
+
+    @intrinsic
+    def load(typingctx, x, i):  # type: ignore[no-untyped-def]
+        result = real if lanes == 1 else types.UniTuple(real, lanes)
+
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            address = _element(context, builder, signature.args[0], *arguments)
+            if lanes == 1:
+                value = builder.load(address)
+                return value if storage in llvm else widen(builder, value)
+            found: list = []
+            while len(found) < lanes:
+                first = builder.gep(address, [ir.IntType(64)(len(found))])
+                vector = ir.VectorType(own, at_once)
+                loaded = builder.load(builder.bitcast(first, vector.as_pointer()), align=16)
+                for lane in range(at_once):
+                    element = builder.extract_element(loaded, ir.IntType(32)(lane))
+                    found += numbers(builder, element)
+            return context.make_tuple(builder, signature.return_type, found)
+
+        return result(x, i), generate
+
+    return load
+
+
+@cache
+def storer(storage: str) -> tuple[Any, Any]:
+    """Return store(x, i, v), and store_wide(x, i, values), past the caches, at a multiple of 16."""
+    if SIMULATED:
+        half = storage in ("float16", "bfloat16")
+
+        def store(x: Any, i: Any, v: Any) -> None:
+            x[i] = _half_of_bits(v, storage) if half else v
+
+        def store_wide(x: Any, i: Any, values: Any) -> None:
+            for lane, v in enumerate(values):
+                store(x, i + lane, v)
+
+        return store, store_wide
+    return _store_of(storage, False), _store_of(storage, True)
+
+
+def _store_of(storage: str, wide: bool) -> Any:
+    from llvmlite import ir
+    from numba.cuda import types
+    from numba.cuda.extending import intrinsic
+
+    code, letter, kind = {
+        "float64": ("f64", "d", ir.DoubleType()),
+        "float32": ("f32", "f", ir.FloatType()),
+    }.get(storage, ("b16", "h", ir.IntType(16)))
+
+    def narrow(builder: Any, v: Any) -> Any:
+        """The word of 16 bits nearest to a float32, ties to even."""
+        if storage in ("float32", "float64"):
+            return v
+        line = "cvt.rn.bf16.f32 $0, $1;" if storage == "bfloat16" else "cvt.rn.f16.f32 $0, $1;"
+        made = ir.FunctionType(ir.IntType(16), [ir.FloatType()])
+        return builder.call(ir.InlineAsm(made, line, "=h,f"), [v])
+
+    def write(builder: Any, address: Any, values: list) -> None:
+        """One store of 16 bytes, or of what there is."""
+        if kind == ir.IntType(16):
+            pairs = zip(values[::2], values[1::2], strict=True)
+            words = []
+            for low, high in pairs:
+                wide_low, wide_high = (builder.zext(v, ir.IntType(32)) for v in (low, high))
+                words.append(builder.or_(wide_low, builder.shl(wide_high, ir.IntType(32)(16))))
+            unit, mark, values = "b32", "r", words
+        else:
+            unit, mark = code, letter
+        n = len(values)
+        places = ", ".join(f"${k + 1}" for k in range(n))
+        made = ir.FunctionType(ir.VoidType(), [address.type, *(v.type for v in values)])
+        line = f"st.global.cs.v{n}.{unit} [$0], {{{places}}};"
+        marks = "l," + ",".join(mark for _ in values) + ",~{memory}"
+        builder.call(ir.InlineAsm(made, line, marks, side_effect=True), [address, *values])
+
+    @intrinsic
+    def store(typingctx, x, i, v):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            array, index, given = arguments
+            address = _element(context, builder, signature.args[0], array, index)
+            if not wide:
+                builder.store(narrow(builder, given), address)
+            else:
+                count = len(signature.args[2])
+                values = [narrow(builder, builder.extract_value(given, k)) for k in range(count)]
+                lanes = 2 if storage == "float64" else 8 if kind == ir.IntType(16) else 4
+                for first in range(0, count, lanes):
+                    place = builder.gep(address, [ir.IntType(64)(first)])
+                    write(builder, place, values[first : first + lanes])
+            return context.get_dummy_value()
+
+        return types.void(x, i, v), generate
+
+    return store
