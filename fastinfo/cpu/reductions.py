@@ -89,4 +89,4 @@ def reduced(values: np.ndarray, shape: tuple[int, ...], reduction: str, total: f
 def exponential(value: np.ndarray) -> np.ndarray:
     """Return exp of a reduced value, inf beyond the range of its type."""
     with np.errstate(over="ignore"):
-        return np.exp(value)
+        return np.asarray(np.exp(value))

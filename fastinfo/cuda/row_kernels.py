@@ -18,7 +18,7 @@ from fastinfo.cuda.reduce import of_block
 from fastinfo.cuda.seam import SIMULATED, cuda, formula, helper, kernel, loader, mathematics
 
 # Threads of a block, and 16-byte loads of a thread in flight.
-THREADS = 8 if SIMULATED else 512
+THREADS = 4 if SIMULATED else 512
 FLIGHT = 4
 BYTES = 16
 
@@ -432,9 +432,9 @@ def row_of_pieces(real, softcap):
             other = piece(numbers, integers, i, k, option)
             both = merge(state, other, option[INVERSE_TEMPERATURE])
             if state[0] != state[0]:
-                both = (state[0], state[1], *both[2:6], state[6], both[7])
+                both = (*state[:2], *both[2:5], state[0], state[6], both[7])
             elif other[0] != other[0]:
-                both = (other[0], other[1], *both[2:6], other[6], both[7])
+                both = (*other[:2], *both[2:5], other[0], other[6], both[7])
             state = both
         return state
 

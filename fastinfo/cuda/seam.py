@@ -7,6 +7,8 @@ plain functions of NumPy scalars.
 from __future__ import annotations
 
 import math
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from types import FunctionType, SimpleNamespace
@@ -25,13 +27,36 @@ except ImportError as error:
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
 
 
+def _context() -> Any:
+    """The simulated kernel that runs, if one does."""
+    from numba.cuda.simulator.kernel import _get_kernel_context
+
+    return _get_kernel_context()
+
+
+class _Shared:
+    """Shared memory of a simulated block: one array a line, whichever thread comes first.
+
+    The simulator's own gives two threads that come at once an array each.
+    """
+
+    lock = threading.Lock()
+
+    def array(self, size: int, dtype: Any) -> np.ndarray:
+        """Return the array of the line that asks for it."""
+        frame, context = sys._getframe(1), _context()
+        with self.lock:
+            made = context.__dict__.setdefault("fastinfo_shared", {})
+            return made.setdefault((frame.f_code, frame.f_lineno), np.empty(size, dtype))
+
+
 class _Simulated:
     """`numba.cuda` inside a simulated kernel, in functions of any module."""
 
-    def __getattr__(self, name: str) -> Any:
-        from numba.cuda.simulator.kernel import _get_kernel_context
+    shared = _Shared()
 
-        return getattr(_get_kernel_context() or _cuda, name)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_context() or _cuda, name)
 
 
 cuda: Any = _Simulated() if SIMULATED else _cuda

@@ -1,0 +1,243 @@
+"""Rows of logits on a device, in Numba's simulator, against the same functions on the processor.
+
+Run with NUMBA_ENABLE_CUDASIM=1. What the processor gives is itself checked against mpmath.
+"""
+
+import os
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import fastinfo
+
+if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
+    pytest.skip("needs NUMBA_ENABLE_CUDASIM=1", allow_module_level=True)
+
+cuda = pytest.importorskip("numba.cuda")
+
+
+@pytest.fixture(autouse=True)
+def switch_often():
+    """The simulator's threads wait for each other: ten times sooner than every 5 ms."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+DTYPES = {
+    "float64": np.float64,
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+}
+# Largest differences from the processor's results, relative and absolute: twice what is promised of
+# each for float32; the last bit of a 16-bit gradient.
+LIMITS = {
+    "float64": (2e-12, 2e-15),
+    "float32": (4e-5, 2e-9),
+    "float16": (1e-3, 1e-7),
+    "bfloat16": (8e-3, 1e-9),
+}
+
+
+def on_device(x):
+    return cuda.to_device(np.asarray(x))
+
+
+def host(x):
+    return x.copy_to_host() if hasattr(x, "copy_to_host") else np.asarray(x)
+
+
+def same(device, expected, dtype, scale=1.0):
+    """Assert that results agree, kinds and shapes too."""
+    if isinstance(expected, tuple):
+        assert len(device) == len(expected)
+        for one, other in zip(device, expected, strict=True):
+            same(one, other, dtype, scale)
+        return
+    if expected is None:
+        assert device is None
+        return
+    expected = np.asarray(expected)
+    assert hasattr(device, "copy_to_host")
+    found = host(device)
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    if expected.dtype == np.int64:
+        np.testing.assert_array_equal(found, expected)
+        return
+    name = expected.dtype.name if expected.dtype.name in LIMITS else dtype
+    rtol, atol = LIMITS[name]
+    np.testing.assert_allclose(
+        found.astype(np.float64), expected.astype(np.float64), rtol=rtol, atol=atol * scale
+    )
+
+
+def logits_of(rng, shape, dtype, kind):
+    x = 4 * rng.normal(size=shape)
+    if kind == "masked":
+        x[rng.random(shape) < 0.4] = -np.inf
+        x[..., 0] = 0.0
+    if kind == "confident":
+        x[..., 3] += 60
+    if kind == "offset":
+        x += 1e3 if dtype == "float16" else 1e6
+    if kind == "special" and len(shape) == 2:
+        x[0], x[1, 5], x[2, 7], x[3, 2:] = -np.inf, np.nan, np.inf, -np.inf
+        x[4, 3], x[4, 9] = np.inf, np.nan
+    return x.astype(DTYPES[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["plain", "masked", "confident", "offset", "special"])
+def test_cross_entropy_and_gradient(rng, dtype, kind):
+    x = logits_of(rng, (6, 83), dtype, kind)
+    targets = np.array([0, -100, 82, 5, 40, 3])
+    for reduction in ("mean", "none", "sum"):
+        given = {"reduction": reduction, "return_grad": True}
+        found = fastinfo.softmax_cross_entropy(on_device(x), on_device(targets), **given)
+        same(found, fastinfo.softmax_cross_entropy(x, targets, **given), dtype)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_drawn_options(seed):
+    rng = np.random.default_rng(seed)
+    dtype = list(DTYPES)[seed % 4]
+    n, v = int(rng.integers(1, 6)), int(rng.integers(1, 70))
+    x = logits_of(rng, (n, v), dtype, "plain")
+    soft = rng.random() < 0.4
+    y = rng.dirichlet(np.ones(v), n) if soft else rng.integers(0, v, n)
+    given = {
+        "reduction": str(rng.choice(["mean", "sum", "none"])),
+        "return_grad": True,
+        "label_smoothing": float(rng.choice([0.0, 0.2])),
+        "z_loss": float(rng.choice([0.0, 0.01])),
+        "temperature": float(rng.choice([1.0, 0.7])),
+        "softcap": rng.choice([None, 5.0]),
+    }
+    arrays = {}
+    if rng.random() < 0.5:
+        arrays["class_weight"] = rng.random(v)
+    if rng.random() < 0.5:
+        arrays["sample_weight"] = rng.integers(0, 3, n) / 2 if rng.random() < 0.5 else rng.random(n)
+    expected = fastinfo.softmax_cross_entropy(x, y, **given, **arrays)
+    on = {name: on_device(array) for name, array in arrays.items()}
+    found = fastinfo.softmax_cross_entropy(on_device(x), on_device(y), **given, **on)
+    same(found, expected, dtype, 1e3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["plain", "masked", "confident", "special"])
+def test_statistics(rng, dtype, kind):
+    x = logits_of(rng, (6, 83), dtype, kind)
+    x[5, 20:] = x[5, :1]  # ties
+    targets = np.array([0, -100, 82, 5, 40, 33])
+    for given in ({}, {"temperature": 2.0, "softcap": 10.0}):
+        found = fastinfo.softmax_statistics(on_device(x), on_device(targets), **given)
+        same(tuple(found), tuple(fastinfo.softmax_statistics(x, targets, **given)), dtype, 1e4)
+    found = fastinfo.softmax_statistics(on_device(x))
+    same(tuple(found), tuple(fastinfo.softmax_statistics(x)), dtype, 1e4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmaxes(rng, dtype):
+    x = logits_of(rng, (5, 61), dtype, "plain")
+    for function in ("softmax", "log_softmax", "logsumexp"):
+        same(getattr(fastinfo, function)(on_device(x)), getattr(fastinfo, function)(x), dtype)
+    given = {"temperature": 0.5, "return_grad": True}
+    found = fastinfo.softmax_entropy(on_device(x), **given)
+    same(found, fastinfo.softmax_entropy(x, **given), dtype, 1e3)
+    same(
+        fastinfo.perplexity(on_device(x), on_device([1, 2, 3, 4, 5])),
+        fastinfo.perplexity(x, [1, 2, 3, 4, 5]),
+        dtype,
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_layouts(rng, dtype):
+    """Strides, offsets, an axis in the middle, rows that are no even step apart."""
+    x = logits_of(rng, (3, 20, 7), dtype, "plain")
+    targets = rng.integers(0, 20, (3, 7))
+    given = {"axis": 1, "return_grad": True}
+    found = fastinfo.softmax_cross_entropy(on_device(x), on_device(targets), **given)
+    same(found, fastinfo.softmax_cross_entropy(x, targets, **given), dtype)
+    y = logits_of(rng, (9, 50), dtype, "plain")
+    device = on_device(y)
+    for part in (np.s_[::2, 3:], np.s_[1:, ::3], np.s_[::-1, 1:-1], np.s_[:, ::-1], np.s_[:, 5:12]):
+        rows = len(y[part])
+        targets = rng.integers(0, y[part].shape[1], rows)
+        given = {"return_grad": True, "reduction": "sum"}
+        found = fastinfo.softmax_cross_entropy(device[part], on_device(targets), **given)
+        same(found, fastinfo.softmax_cross_entropy(y[part], targets, **given), dtype)
+    z = logits_of(rng, (3, 4, 2, 11), dtype, "plain")[:, ::2]
+    whole = logits_of(rng, (3, 4, 2, 11), dtype, "plain")
+    z, device = whole[:, ::2], on_device(whole)[:, ::2]
+    same(fastinfo.logsumexp(device), fastinfo.logsumexp(z), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_few_rows_go_in_pieces(rng, dtype):
+    x = logits_of(rng, (2, 1500), dtype, "plain")
+    x[1, 700] = np.nan
+    targets = np.array([1400, 3])
+    given = {"return_grad": True, "reduction": "none", "label_smoothing": 0.1}
+    found = fastinfo.softmax_cross_entropy(on_device(x), on_device(targets), **given)
+    same(found, fastinfo.softmax_cross_entropy(x, targets, **given), dtype)
+    found = fastinfo.softmax_statistics(on_device(x), on_device(targets))
+    same(tuple(found), tuple(fastinfo.softmax_statistics(x, targets)), dtype, 1e4)
+
+
+def test_in_place_and_into_a_buffer(rng):
+    x = logits_of(rng, (4, 33), "float32", "plain")
+    targets = np.array([0, 1, 2, -100])
+    expected = fastinfo.softmax_cross_entropy(x, targets, return_grad=True)
+    device, buffer = on_device(x), on_device(np.zeros_like(x))
+    _, grad = fastinfo.softmax_cross_entropy(
+        device, on_device(targets), return_grad=True, out=buffer
+    )
+    assert grad is buffer
+    same(grad, expected[1], "float32")
+    same(device, x, "float32")
+    fastinfo.softmax_cross_entropy(device, on_device(targets), return_grad=True, out=device)
+    same(device, expected[1], "float32")
+
+
+def test_a_row_whose_target_is_no_class_is_nan():
+    x, targets = np.zeros((3, 4), np.float32), on_device([0, 4, -1])
+    loss, grad = fastinfo.softmax_cross_entropy(
+        on_device(x), targets, reduction="none", return_grad=True
+    )
+    assert np.isnan(host(loss)).tolist() == [False, True, True]
+    assert np.isnan(host(grad)).all(axis=1).tolist() == [False, True, True]
+    with fastinfo.config(check=True), pytest.raises(IndexError, match="got 4 at row 1"):
+        fastinfo.softmax_cross_entropy(on_device(x), targets)
+
+
+def test_weights_that_are_none():
+    x, bad = on_device(np.zeros((2, 3), np.float32)), on_device([1.0, -1.0])
+    loss = fastinfo.softmax_cross_entropy(x, on_device([0, 1]), sample_weight=bad)
+    assert np.isnan(host(loss))
+    with fastinfo.config(check=True), pytest.raises(ValueError, match="sample_weight must be"):
+        fastinfo.softmax_cross_entropy(x, on_device([0, 1]), sample_weight=bad)
+
+
+def test_arrays_on_two_devices_are_named():
+    x = on_device(np.zeros((2, 3), np.float32))
+    with pytest.raises(ValueError, match=r"logits on cuda:0, targets on cpu"):
+        fastinfo.softmax_cross_entropy(x, [0, 1])
+    with pytest.raises(ValueError, match=r"class_weight on cpu"):
+        fastinfo.softmax_cross_entropy(x, on_device([0, 1]), class_weight=np.ones(3))
+
+
+def test_means_over_nothing():
+    x = on_device(np.zeros((2, 3), np.float32))
+    ignored = on_device([-100, -100])
+    assert np.isnan(host(fastinfo.softmax_cross_entropy(x, ignored)))
+    assert host(fastinfo.softmax_cross_entropy(x, ignored, reduction="sum")) == 0
+    none = on_device(np.zeros((0, 3), np.float32)), on_device(np.zeros(0, np.int64))
+    assert np.isnan(host(fastinfo.softmax_cross_entropy(*none)))
+    assert host(fastinfo.softmax_cross_entropy(*none, reduction="none")).shape == (0,)
+
+
