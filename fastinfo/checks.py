@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastinfo.arrays import Source, read
+from fastinfo.arrays import Source
 
 REDUCTIONS = ("none", "mean", "sum")
 

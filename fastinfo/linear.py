@@ -155,9 +155,7 @@ def linear_cross_entropy(
         ignored = checks.integer("ignore_index", ignore_index)
         classes = targets_of(y, head.classes, ignored)
     weights = weights_of("class_weight", class_weight, (head.classes,), "class", head.hidden)
-    active, total = row_weights(
-        sample_weight, head.shape, classes, weights, reduction, head.hidden
-    )
+    active, total = row_weights(sample_weight, head.shape, classes, weights, reduction, head.hidden)
     module = home("linear", head.hidden.device)
     options = options_of(
         home("rows", head.hidden.device),

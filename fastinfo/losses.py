@@ -153,9 +153,7 @@ def _cross_entropy(
             f"got {y.shape}"
         )
     classes = (
-        None
-        if soft
-        else targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
+        None if soft else targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
     )
     weight = weights_of("class_weight", class_weight, (rows.width,), "class", x)
     active, total = row_weights(sample_weight, rows.shape, classes, weight, reduction, x)
@@ -560,7 +558,8 @@ def negative_log_likelihood(
     if reduction == "mean" and count:
         values /= count
     total = 1.0 if reduction == "sum" else count
-    return give(as_result(reduced(values, rows.shape, reduction, total, source), source.result), source)
+    result = reduced(values, rows.shape, reduction, total, source)
+    return give(as_result(result, source.result), source)
 
 
 def _refuse_improbable(q: Source, kept: np.ndarray) -> None:

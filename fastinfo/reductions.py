@@ -30,9 +30,7 @@ def row_weights(
     )
 
 
-def reduced(
-    values: Any, shape: tuple[int, ...], reduction: str, total: Any, like: Source
-) -> Any:
+def reduced(values: Any, shape: tuple[int, ...], reduction: str, total: Any, like: Source) -> Any:
     """Rows in their shape, or their sum, which is already divided for a mean; NaN over nothing."""
     return home("reductions", like.device).reduced(values, shape, reduction, total)
 

@@ -26,6 +26,7 @@ def switch_often():
     yield
     sys.setswitchinterval(before)
 
+
 DTYPES = {
     "float64": np.float64,
     "float32": np.float32,
@@ -239,5 +240,3 @@ def test_means_over_nothing():
     none = on_device(np.zeros((0, 3), np.float32)), on_device(np.zeros(0, np.int64))
     assert np.isnan(host(fastinfo.softmax_cross_entropy(*none)))
     assert host(fastinfo.softmax_cross_entropy(*none, reduction="none")).shape == (0,)
-
-

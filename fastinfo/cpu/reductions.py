@@ -80,7 +80,7 @@ def row_weights(
 
 
 def reduced(values: np.ndarray, shape: tuple[int, ...], reduction: str, total: float) -> np.ndarray:
-    """Return rows in their shape, or their sum, which is already divided for a mean; NaN over nothing."""
+    """Return rows in their shape, or their sum, divided before for a mean; NaN over nothing."""
     if reduction == "none":
         return values.reshape(shape)
     return np.asarray(np.sum(values) if total else np.nan)

@@ -40,7 +40,7 @@ def mapped(lanes, one):
 def _coefficients(real, softcap):
     """Coefficients of a row's gradient from its state; NaN where the row is no distribution."""
     m_ = mathematics(real)
-    terms, (z_of, slope_of) = rows.terms_of_target(real, softcap), rows.shape(real, softcap)
+    terms, (_, slope_of) = rows.terms_of_target(real, softcap), rows.shape(real, softcap)
     target_gradient, exp = formula(formulas.target_gradient, m_), m_.exp
     zero, one, two, infinity = m_.real(0), m_.real(1), m_.real(2), m_.real(np.inf)
 

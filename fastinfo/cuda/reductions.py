@@ -1,7 +1,7 @@
 """What losses share on a device: classes and weights of rows, sums and means.
 
-Nothing is copied to the host unless `fastinfo.config(check=True)` asks for it: a target out of range
-makes its row NaN, so does a weight that is no weight.
+Nothing is copied to the host unless `fastinfo.config(check=True)` asks for it: a target out of
+range makes its row NaN, and so does a weight that is no weight.
 """
 
 from __future__ import annotations
@@ -94,9 +94,7 @@ def reduced(values: Memory, shape: tuple[int, ...], reduction: str, total: Memor
     if reduction == "none":
         return values.reshape(shape)
     sums, result = _sum(values), new((), "float64", values)
-    seam.launch(
-        kernels.results(False), 1, 1, values.stream, sums.flat, total.flat, result.flat
-    )
+    seam.launch(kernels.results(False), 1, 1, values.stream, sums.flat, total.flat, result.flat)
     return result
 
 

@@ -91,9 +91,9 @@ def weight_of_class(weights, real, soft):
 
 
 # --- the state of a thread, of a block -----------------------------------------------------------
-# A thread's is (m, peak, z, reference, rest, ties, e, a, c, at, rank): its maximum, the same or NaN,
-# its z, the same or 0, the sums of what is below it and of the weighed, and how many are equal to
-# it. A block's is (m, rest, e, a, c, z, at, rank), the rest without one maximal term.
+# A thread's is (m, peak, z, reference, rest, ties, e, a, c, at, rank): its maximum, the same or
+# NaN, its z, the same or 0, the sum of what is below it, how many are equal to it, the sums of the
+# weighed. A block's is (m, rest, e, a, c, z, at, rank), the rest without one maximal term.
 
 
 @cache
@@ -242,9 +242,7 @@ def _adders(storage, softcap, weights, soft, statistics, ranks):
 @cache
 def piece_reader(storage, softcap, weights, soft, statistics, ranks):
     """Read the classes [begin, end) of a row by all threads of a block into its state."""
-    nothing, add_one, add_wide, lanes = _adders(
-        storage, softcap, weights, soft, statistics, ranks
-    )
+    nothing, add_one, add_wide, lanes = _adders(storage, softcap, weights, soft, statistics, ranks)
     real = "float64" if storage == "float64" else "float32"
     load, load_wide = loader(storage)
     one_ = mathematics(real).real(1)
@@ -357,9 +355,7 @@ def losses(storage, softcap, weights, soft):
     zero, nan = kind(0), kind(np.nan)
 
     @kernel
-    def read_losses(
-        x, starts, place, width, y, y_starts, y_place, w, targets, active, option, out
-    ):
+    def read_losses(x, starts, place, width, y, y_starts, y_place, w, targets, active, option, out):
         i = cuda.blockIdx.x
         target, start = targets[i], start_of(starts, place, i)
         loss = nan if target == NO_CLASS else zero
@@ -395,7 +391,7 @@ def states(storage, softcap, weights, soft, statistics, ranks):
         target, start = targets[i], start_of(starts, place, i)
         logit = load(x, start + target * place[STEP]) if target >= 0 else nan
         given = y, start_of(y_starts, y_place, i), y_place[STEP], w, target, logit, option
-        m, rest, e, a, c, z, at, rank = read_piece(x, start, place, begin, end, given)
+        m, rest, e, a, c, _, at, rank = read_piece(x, start, place, begin, end, given)
         if statistics:
             if rest != rest:
                 first = find_nan(x, start, place[STEP], begin, end)
@@ -462,7 +458,7 @@ def finishes(real, softcap):
 
 @cache
 def summaries(real, softcap):
-    """Kernel: the figures of rows from the states of pieces, as SciPy has them for infinite rows."""
+    """Kernel: figures of rows from the states of pieces, as SciPy has them for infinite rows."""
     m_ = mathematics(real)
     merged, (z_of, _) = row_of_pieces(real, softcap), shape(real, softcap)
     log_sum_of, entropy_of = (

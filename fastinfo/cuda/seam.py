@@ -136,7 +136,7 @@ def span(memory: Any, low: int, size: int) -> Any:
     """Return elements from `low` on as a one-dimensional array that kernels take."""
     dtype, address = memory.dtype, memory.address + low * memory.dtype.itemsize
     if SIMULATED:
-        return _simulated(address, size, dtype)
+        return _simulated(address, size, dtype, memory.native)
     interface = {
         "shape": (size,), "strides": None, "typestr": dtype.str, "data": (address, False),
         "version": 2,
@@ -144,7 +144,7 @@ def span(memory: Any, low: int, size: int) -> Any:
     return _cuda.from_cuda_array_interface(interface, owner=memory.native, sync=False)
 
 
-def _simulated(address: int, size: int, dtype: np.dtype) -> Any:
+def _simulated(address: int, size: int, dtype: np.dtype, owner: Any) -> Any:
     import ctypes
 
     from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
@@ -152,7 +152,8 @@ def _simulated(address: int, size: int, dtype: np.dtype) -> Any:
     if not size:
         return FakeCUDAArray(np.empty(0, dtype))
     memory = (ctypes.c_char * (size * dtype.itemsize)).from_address(address)
-    return FakeCUDAArray(np.frombuffer(memory, dtype))
+    memory.owner = owner  # type: ignore[attr-defined]  # lives as long as the view
+    return FakeCUDAArray(np.frombuffer(memoryview(memory), dtype))
 
 
 def to_host(memory: Any) -> np.ndarray:
@@ -211,9 +212,7 @@ def _double() -> SimpleNamespace:
     names = ("exp2", "log2", "exp", "log", "log1p", "sqrt", "tanh", "cosh")
     functions = {name: getattr(library, name) for name in names}
     maximum = np.fmax if SIMULATED else _cuda.libdevice.fmax
-    return SimpleNamespace(
-        real=np.float64, where=helper(_where), maximum=maximum, **functions
-    )
+    return SimpleNamespace(real=np.float64, where=helper(_where), maximum=maximum, **functions)
 
 
 @cache
@@ -269,7 +268,6 @@ def _load_of(storage: str, lanes: int) -> Any:
     real = types.float64 if storage == "float64" else types.float32
     llvm = {"float64": ir.DoubleType(), "float32": ir.FloatType()}
     own = llvm.get(storage, ir.IntType(32 if lanes > 1 else 16))
-    word = {"float64": 8, "float32": 4}.get(storage, 2)
     at_once = 16 // (8 if storage == "float64" else 4)
 
     def widen(builder: Any, bits: Any) -> Any:
