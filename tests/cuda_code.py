@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest import mock
 
 LABEL = re.compile(r"(\.L_x_\d+|\.text\.\S+):")
 # Before the opcode a predicate may stand.
@@ -29,8 +31,8 @@ class Tools(NamedTuple):
 @functools.cache
 def tools() -> Tools | None:
     """Return where the tools are, None if one is missing."""
-    found = [_find(name) for name in Tools._fields]
-    return Tools(*found) if all(found) else None
+    ptxas, nvdisasm = _find("ptxas"), _find("nvdisasm")
+    return Tools(ptxas, nvdisasm) if ptxas and nvdisasm else None
 
 
 def _find(name: str) -> str | None:
@@ -50,7 +52,8 @@ def missing() -> str | None:
         return "ptxas or nvdisasm is missing: pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm"
     from numba.core import config
 
-    return "NUMBA_ENABLE_CUDASIM is set" if config.ENABLE_CUDASIM else None
+    simulated = config.ENABLE_CUDASIM  # type: ignore[attr-defined]
+    return "NUMBA_ENABLE_CUDASIM is set" if simulated else None
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,10 @@ class Code:
         return functions(_texts(self.sass))
 
     def main_loop(self) -> list[str]:
-        """Return the innermost loop that loads most, its instructions without predicates."""
+        """Return the innermost loop that loads most, by fewest loads, without predicates."""
         texts = _texts(self.sass)
         bodies = [[texts[i] for i in sorted(loop)] for loop in _innermost(self.sass)]
-        return max(bodies, key=lambda body: _bits(widths("LDG", body)), default=[])
+        return max(bodies, key=lambda body: _burden(widths("LDG", body)), default=[])
 
     def main_loop_loads(self) -> Counter[int]:
         """Return how many loads from global memory of each width the main loop has."""
@@ -118,8 +121,9 @@ def functions(instructions: list[str]) -> Counter[str]:
     return Counter(code[1] for code in codes if code[0] == "MUFU")
 
 
-def _bits(widths: Counter[int]) -> int:
-    return sum(width * n for width, n in widths.items())
+def _burden(loads: Counter[int]) -> tuple[int, int]:
+    # The scalar loop for what is left over is unrolled: it may load as much as the wide one.
+    return sum(width * n for width, n in loads.items()), -loads.total()
 
 
 def _statements(ptx: str) -> list[str]:
@@ -212,11 +216,12 @@ def compiled(function: Callable, signature: Any, arch: str = "sm_90") -> Code:
     """Return what a kernel is for argument types and an architecture; it may be decorated."""
     from numba import cuda
 
-    number = int(arch.removeprefix("sm_"))
     python = getattr(function, "py_func", function)
-    ptx, _ = cuda.compile(
-        python, signature, device=False, abi="numba", output="ptx", cc=divmod(number, 10)
-    )
+    cc = divmod(int(arch.removeprefix("sm_")), 10)
+    # Functions that kernels call are compiled for the device there is: here there is none.
+    device = SimpleNamespace(compute_capability=cc)
+    with mock.patch("numba.cuda.dispatcher.get_current_device", return_value=device):
+        ptx, _ = cuda.compile(python, signature, device=False, abi="numba", output="ptx", cc=cc)
     return assembled(ptx, arch)
 
 

@@ -57,6 +57,21 @@ def test_a_loop_that_holds_no_other_is_innermost(written):
     assert outer.main_loop_loads() == Counter({32: 1, 128: 1, 8: 1})
 
 
+def test_of_two_loops_that_load_as_much_the_wider_is_the_main_one(written):
+    text = """
+.text.kernel:
+.L_x_1:
+        /*0000*/                   LDG.E.64 R0, desc[UR4][R2.64] ;
+        /*0010*/                   LDG.E.64 R0, desc[UR4][R2.64] ;
+        /*0020*/               @P0 BRA `(.L_x_1) ;
+.L_x_2:
+        /*0030*/                   LDG.E.128 R0, desc[UR4][R2.64] ;
+        /*0040*/               @P0 BRA `(.L_x_2) ;
+        /*0050*/                   EXIT ;
+"""
+    assert dataclasses.replace(written, sass=text).main_loop_loads() == Counter({128: 1})
+
+
 def test_a_kernel_without_loops_has_no_main_loop(written):
     straight = dataclasses.replace(written, sass="/*0000*/ LDG.E R0, [R2] ;\n/*0010*/ EXIT ;")
     assert straight.main_loop() == []
@@ -149,6 +164,21 @@ def test_functions_of_the_special_unit_are_counted(compile_for):
         out[i] = cuda.libdevice.exp2f(x[i])
 
     assert compile_for(power, "float32", "float32").mufu == Counter({"EX2": 1})
+
+
+@needs_compiler
+def test_functions_of_a_kernel_are_compiled_without_a_device(compile_for):
+    from numba import cuda
+
+    @cuda.jit(device=True, forceinline=True)
+    def square(v):
+        return v * v
+
+    def squares(x, out):
+        i = cuda.grid(1)
+        out[i] = square(x[i])
+
+    assert "CALL" not in compile_for(squares, "float32", "float32").sass
 
 
 @needs_compiler
