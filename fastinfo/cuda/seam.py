@@ -24,7 +24,7 @@ except ImportError as error:
         "computing on a CUDA device needs numba-cuda: pip install 'fastinfo[cuda]'"
     ) from error
 
-SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
+SIMULATED = bool(config.ENABLE_CUDASIM)
 
 
 def _context() -> Any:
@@ -66,7 +66,7 @@ cuda: Any = _Simulated() if SIMULATED else _cuda
 
 
 def helper(function: Callable) -> Any:
-    """Decorate a function of kernels, which is inlined there: that compiles without a driver."""
+    """Decorate a function of kernels, which is inlined there."""
     return function if SIMULATED else _cuda.jit(device=True, forceinline=True)(function)
 
 
