@@ -3,10 +3,10 @@
 import dataclasses
 from collections import Counter
 
-import cuda_code
+from benchmarks import cuda_code
 import numpy as np
 import pytest
-from cuda_code import Code
+from benchmarks.cuda_code import Code
 
 needs_compiler = pytest.mark.skipif(bool(cuda_code.missing()), reason=str(cuda_code.missing()))
 ARCHITECTURES = ("sm_80", "sm_90")

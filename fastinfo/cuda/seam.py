@@ -6,6 +6,7 @@ plain functions of NumPy scalars.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import sys
 import threading
@@ -16,13 +17,11 @@ from typing import Any
 
 import numpy as np
 
-try:
-    from numba import cuda as _cuda
-    from numba.core import config
-except ImportError as error:
-    raise ImportError(
-        "computing on a CUDA device needs numba-cuda: pip install 'fastinfo[cuda]'"
-    ) from error
+if importlib.util.find_spec("numba_cuda") is None:
+    raise ImportError("computing on a CUDA device needs numba-cuda: pip install 'fastinfo[cuda]'")
+
+from numba import cuda as _cuda  # noqa: E402
+from numba.core import config  # noqa: E402
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 

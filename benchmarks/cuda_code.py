@@ -103,6 +103,10 @@ class Code:
         """Return how many loads from global memory of each width the main loop has."""
         return widths("LDG", self.main_loop())
 
+    def main_loop_mufu(self) -> Counter[str]:
+        """Return how many special functions of each kind the main loop has."""
+        return functions(self.main_loop())
+
 
 def widths(opcode: str, instructions: list[str]) -> Counter[int]:
     """Return how many of LDG or STG there are of each width in bits."""

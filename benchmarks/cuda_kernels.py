@@ -1,0 +1,156 @@
+"""What the CUDA kernels compile to, as a table: ``python -m benchmarks.cuda_kernels``.
+
+No device is needed; of time nothing is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cuda_code import Code, compiled
+from benchmarks.report import fill_markers
+
+ARCHITECTURES = ("sm_80", "sm_90")
+FLOATS = ("float32", "bfloat16", "float16", "float64")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel, the types of its arguments, and whether logits are all that its loop reads."""
+
+    name: str
+    storage: str
+    make: Callable[[], tuple[Any, Any]]
+    alone: bool = True
+
+    def code(self, arch: str) -> Code:
+        """Return what it compiles to."""
+        return compiled(*self.make(), arch)
+
+
+@functools.cache
+def _types() -> Any:
+    from numba.cuda import types
+
+    return types
+
+
+def _array(kind: Any, axes: int = 1) -> Any:
+    return _types().Array(kind, axes, "C")
+
+
+def _kinds(storage: str) -> tuple[Any, Any]:
+    """Types of the memory, and of the arithmetic."""
+    t = _types()
+    real = t.float64 if storage == "float64" else t.float32
+    return {"float32": t.float32, "float64": t.float64}.get(storage, t.uint16), real
+
+
+def _rows(memory: Any) -> tuple[Any, ...]:
+    """Types of rows: their memory, offsets, and place."""
+    t = _types()
+    return _array(memory), _array(t.int64), t.UniTuple(t.int64, 4)
+
+
+def losses(storage: str, softcap: bool, weights: str, gradient: bool) -> tuple[Any, Any]:
+    """Losses of rows, with their gradients or without."""
+    from fastinfo.cuda import gradient_kernels, row_kernels
+
+    t, (memory, real) = _types(), _kinds(storage)
+    where = gradient_kernels.losses_and_gradients if gradient else row_kernels.losses
+    given = (
+        *_rows(memory), t.int64, *_rows(memory), _array(real), _array(t.int64), _array(real),
+        t.UniTuple(real, row_kernels.OPTIONS), _array(real),
+    )  # fmt: skip
+    out = _rows(memory) if gradient else ()
+    return where(storage, softcap, weights, storage), (*given, *out)
+
+
+def states(storage: str, statistics: bool) -> tuple[Any, Any]:
+    """States of pieces of rows."""
+    from fastinfo.cuda import row_kernels
+
+    t, (memory, real) = _types(), _kinds(storage)
+    kernel = row_kernels.states(storage, False, "none", storage, statistics, statistics)
+    return kernel, (
+        *_rows(memory), t.int64, t.int64, *_rows(memory), _array(real), _array(t.int64),
+        _array(real), t.UniTuple(real, row_kernels.OPTIONS), _array(real, 3), _array(t.int64, 3),
+    )  # fmt: skip
+
+
+def gradients(storage: str, weights: str) -> tuple[Any, Any]:
+    """Gradients from coefficients."""
+    from fastinfo.cuda import gradient_kernels, row_kernels
+
+    t, (memory, real) = _types(), _kinds(storage)
+    kernel = gradient_kernels.gradients(storage, False, weights, storage, storage)
+    return kernel, (
+        *_rows(memory), t.int64, t.int64, *_rows(memory), _array(real), _array(t.int64),
+        _array(real), t.UniTuple(real, row_kernels.OPTIONS), _array(real, 2), *_rows(memory),
+    )  # fmt: skip
+
+
+def _kernels() -> list[Kernel]:
+    found = []
+    for s in FLOATS:
+        of = functools.partial
+        found += [
+            Kernel("loss", s, of(losses, s, False, "none", False)),
+            Kernel("loss + gradient", s, of(losses, s, False, "none", True)),
+            Kernel("loss + gradient, smoothed", s, of(losses, s, False, "uniform", True)),
+            Kernel("statistics", s, of(states, s, True)),
+            Kernel("softmax", s, of(gradients, s, "none")),
+            Kernel("entropy, gradient", s, of(gradients, s, "entropy")),
+        ]
+    return [
+        *found,
+        Kernel(
+            "loss + gradient, every option",
+            "float32",
+            functools.partial(losses, "float32", True, "weighted_rows", True),
+            alone=False,
+        ),
+    ]
+
+
+KERNELS = _kernels()
+
+
+def table() -> str:
+    """Return the table of all kernels on the newest architecture."""
+    lines = [
+        "| kernel | of | registers | shared memory | loads in the main loop, bits | MUFU there |",
+        "| --- | --- | ---: | ---: | --- | --- |",
+    ]
+    for kernel in KERNELS:
+        code = kernel.code(ARCHITECTURES[-1])
+        lines.append(
+            f"| {kernel.name} | {kernel.storage} | {code.registers} | {code.shared} bytes | "
+            f"{_counted(code.main_loop_loads())} | {_counted(code.main_loop_mufu())} |"
+        )
+    return "\n".join(lines)
+
+
+def _counted(counter: Counter) -> str:
+    return ", ".join(f"{n} x {what}" for what, n in sorted(counter.items(), key=str)) or "none"
+
+
+def main() -> None:
+    """Print the table, or put it into the page on performance."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write-docs", action="store_true")
+    found = table()
+    print(found)
+    if parser.parse_args().write_docs:
+        page = Path(__file__).parent.parent / "docs" / "performance.md"
+        page.write_text(fill_markers(page.read_text("utf-8"), {"cuda": found}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
