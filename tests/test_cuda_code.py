@@ -3,9 +3,10 @@
 import dataclasses
 from collections import Counter
 
-from benchmarks import cuda_code
 import numpy as np
 import pytest
+
+from benchmarks import cuda_code
 from benchmarks.cuda_code import Code
 
 needs_compiler = pytest.mark.skipif(bool(cuda_code.missing()), reason=str(cuda_code.missing()))

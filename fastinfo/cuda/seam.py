@@ -20,8 +20,8 @@ import numpy as np
 if importlib.util.find_spec("numba_cuda") is None:
     raise ImportError("computing on a CUDA device needs numba-cuda: pip install 'fastinfo[cuda]'")
 
-from numba import cuda as _cuda  # noqa: E402
-from numba.core import config  # noqa: E402
+from numba import cuda as _cuda
+from numba.core import config
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 
