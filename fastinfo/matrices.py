@@ -95,7 +95,7 @@ def pairwise(
         )
     n, m = job.x.count, job.y.count
     shape = (n * (n - 1) // 2,) if condensed else (n, m)
-    target = empty(shape, real) if out is None else output("out", out, shape, real, sources, None)
+    target = empty(shape, real, sources[0]) if out is None else output("out", out, shape, real, sources, None)
     with reporter(progress, n) as report:
         for lo, band in module.bands(job, None if condensed else target):
             _place(target, lo, band, condensed)
@@ -218,8 +218,12 @@ def sparse_side(name: str, x: Any, normalize: bool) -> tuple[Source, Any]:
     return dense or source, module.SparseSide.of(rows.data, bins, starts, rows.shape[1], normalize)
 
 
-def _place(target: np.ndarray, lo: int, band: np.ndarray, condensed: bool) -> None:
+def _place(target: Any, lo: int, band: Any, condensed: bool) -> None:
     """Put a band where it belongs, unless it was computed there."""
+    if not isinstance(target, np.ndarray):
+        if condensed:
+            home("pairs", "cuda").condensed(band, target)
+        return
     if not condensed:
         if not np.may_share_memory(target, band):
             target[lo : lo + band.shape[0]] = band

@@ -11,6 +11,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from functools import cache, wraps
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -41,7 +42,7 @@ class _Shared:
 
     lock = threading.Lock()
 
-    def array(self, size: int, dtype: Any) -> np.ndarray:
+    def array(self, size: int, dtype: Any, alignment: int | None = None) -> np.ndarray:
         """Return the array of the line that asks for it."""
         frame, context = sys._getframe(1), _context()
         with self.lock:
@@ -189,20 +190,61 @@ def _where(condition: Any, a: Any, b: Any) -> Any:
     return a if condition else b
 
 
+# ((1 + u) log(1 + u) - u) / u² for |u| ≤ ½, from the highest power on, to 2e-8.
+GAP = (
+    -0.01471914464, 0.01770693821, -0.01252890439, 0.01626683379, -0.02393646739,
+    0.03348163384, -0.04999595255, 0.08332860697, -0.166666687, 0.5000000237,
+)
+
+
+def _of_means(log2: Any, maximum: Any) -> dict[str, Any]:
+    """What tiles of pairs ask of float32: one approximate logarithm a bin."""
+    real = np.float32
+    tiny, zero, one, half, log_unit = real(2.0**-126), real(0), real(1), real(0.5), real(np.log(2))
+    (c9, c8, c7, c6, c5, c4, c3, c2, c1, c0) = (real(c) for c in GAP)
+
+    def log_in_units(x: Any) -> Any:
+        """Return log2 x, finite at 0 (there times 0)."""
+        return log2(maximum(x, tiny))
+
+    def entropy_gap(u: Any) -> Any:
+        """Return (1 + u) log(1 + u) - u, relatively accurate near 0."""
+        t = one + u
+        far = t * (log2(maximum(t, tiny)) * log_unit) - u
+        s = ((((c9 * u + c8) * u + c7) * u + c6) * u + c5) * u + c4
+        s = (((s * u + c3) * u + c2) * u + c1) * u + c0
+        return s * (u * u) if abs(u) < half else far
+
+    return {
+        "log_in_units": helper(log_in_units), "entropy_gap": helper(entropy_gap),
+        "log_unit": math.log(2.0),
+    }  # fmt: skip
+
+
+def _simulated_fused(a: Any, b: Any, c: Any) -> Any:
+    """Return a b + c, rounded once."""
+    if not (np.isfinite(a) and np.isfinite(b) and np.isfinite(c)):
+        return a * b + c
+    return np.float64(float(Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))))
+
+
 def _single() -> SimpleNamespace:
     where = helper(_where)
     if SIMULATED:
         return SimpleNamespace(
             real=np.float32, exp2=np.exp2, exp=np.exp, log=np.log, log1p=np.log1p, sqrt=np.sqrt,
             tanh=np.tanh, cosh=np.cosh, log2=np.log2, where=where, maximum=np.fmax,
+            **_of_means(np.log2, np.fmax),
         )  # fmt: skip
+    log2 = _instruction("lg2.approx.ftz.f32")
     return SimpleNamespace(
         real=np.float32,
         # 2 ULP, subnormal results are 0: one instruction where `math.exp2` is four
         exp2=_instruction("ex2.approx.ftz.f32"),
-        log2=_instruction("lg2.approx.ftz.f32"),
+        log2=log2,
         exp=math.exp, log=math.log, log1p=math.log1p, sqrt=math.sqrt, tanh=math.tanh,
         cosh=math.cosh, where=where, maximum=_cuda.libdevice.fmaxf,
+        **_of_means(log2, _cuda.libdevice.fmaxf),
     )  # fmt: skip
 
 
@@ -210,6 +252,9 @@ def _double() -> SimpleNamespace:
     library = np if SIMULATED else math
     names = ("exp2", "log2", "exp", "log", "log1p", "sqrt", "tanh", "cosh")
     functions = {name: getattr(library, name) for name in names}
+    functions |= {"frexp": library.frexp, "ldexp": library.ldexp, "log_unit": 1.0}
+    functions["atanh"] = np.arctanh if SIMULATED else math.atanh
+    functions["fused"] = _simulated_fused if SIMULATED else _cuda.libdevice.fma_rn
     maximum = np.fmax if SIMULATED else _cuda.libdevice.fmax
     return SimpleNamespace(real=np.float64, where=helper(_where), maximum=maximum, **functions)
 
