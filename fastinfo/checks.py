@@ -119,6 +119,16 @@ def refuse(
         raise error(f"{name} must be {rule}, got {values[first]}{where(first, what)}")
 
 
+def on_processor(function: str, *sources: Source) -> None:
+    """TypeError for arrays on a device, of a function that is computed on the processor only."""
+    for source in sources:
+        if source.device != "cpu":
+            raise TypeError(
+                f"{function} is not computed on a CUDA device, got {source.name} on "
+                f"{source.device}: copy it to the processor first"
+            )
+
+
 def no_negative(source: Source, lowest: np.ndarray) -> None:
     """ValueError with the position of the first negative entry, if a row's lowest tells of one."""
     if (lowest < 0).any():

@@ -547,7 +547,7 @@ def _measure(
     unit = checks.logarithm_of(base)
     first, last = sources[0], sources[-1]
     try:
-        arrays = np.broadcast_arrays(*(s.data for s in sources))
+        arrays = _broadcast(sources)
     except ValueError:
         shapes = " and ".join(str(s.shape) for s in sources)
         raise ValueError(f"p and q must broadcast, got shapes {shapes}") from None
@@ -557,16 +557,31 @@ def _measure(
     module = home("bins", first.device)
     rows, divisors = [], []
     for source, data in zip(sources, arrays, strict=True):
-        row = Rows.along(np.moveaxis(data, axis, -1), source.dtype, source.storage)
-        row, divisor = with_divisors(module, source, row, normalize)
+        row, divisor = with_divisors(module, source, _rows(source, data, axis), normalize)
         rows.append(row)
         divisors.append(divisor)
     pairs = module.Pairs(rows[0], divisors[0], rows[-1], divisors[-1])
-    result = module.values(total, finish, pairs, parameter, unit).reshape(rows[0].shape)
+    shape = list(rows[0].shape)
     if keepdims:
-        result = np.expand_dims(result, axis)
+        shape.insert(axis, 1)
+    result = module.values(total, finish, pairs, parameter, unit).reshape(tuple(shape))
     real = "float64" if promote(first, last) == "float64" else "float32"
     return give(as_result(result, real), first)
+
+
+def _broadcast(sources: list[Source]) -> Any:
+    """Return the arrays in their common shape, as views."""
+    if sources[0].device == "cpu":
+        return np.broadcast_arrays(*(s.data for s in sources))
+    shape = np.broadcast_shapes(*(s.shape for s in sources))
+    return [s.data.broadcast(shape) for s in sources]
+
+
+def _rows(source: Source, data: Any, axis: int) -> Any:
+    """Return the rows of an array of the device of `source` along `axis`."""
+    if source.device == "cpu":
+        return Rows.along(np.moveaxis(data, axis, -1), source.dtype, source.storage)
+    return home("memory", source.device).Rows.along(data.moved(axis), source)
 
 
 def with_divisors(module: Any, source: Source, rows: Rows, normalize: bool) -> tuple[Rows, Any]:

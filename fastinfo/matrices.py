@@ -194,6 +194,8 @@ def sparse_side(name: str, x: Any, normalize: bool) -> tuple[Source, Any]:
     from scipy.sparse import csr_array
 
     dense = None if is_sparse(x) else read(name, x)
+    if dense is not None:
+        checks.on_processor("pairwise of sparse rows", dense)
     _is_matrix(name, np.shape(x) if dense is None else dense.shape)
     if dense is not None:  # SciPy knows no 16-bit floats
         x = dense.values()

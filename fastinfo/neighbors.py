@@ -82,6 +82,7 @@ def nearest(
     array([0.0749, 0.0749, 0.0015, 0.0015])
     """
     job, sources = job_of(x, y, measure, base, normalize, parameters, half=False)
+    checks.on_processor("nearest", *sources)
     leave_out = y is None and not include_self
     k, candidates = checks.integer("k", k), job.y.count - leave_out
     if not 1 <= k <= max(candidates, 0) and (job.x.count or k < 1):
@@ -146,6 +147,7 @@ def within(
         raise TypeError("within needs a radius")
     limit = checks.radius_of(radius)
     job, sources = job_of(x, y, measure, base, normalize, parameters, half=False)
+    checks.on_processor("within", *sources)
     module = home("neighbors", sources[0].device)
     leave_out = y is None and not include_self
     with reporter(progress, job.x.count) as report:

@@ -88,6 +88,13 @@ class Memory:
         shape, strides = (tuple(g[a] for a in order) for g in (self.shape, self.strides))
         return dataclasses.replace(self, shape=shape, strides=strides)
 
+    def broadcast(self, shape: tuple[int, ...]) -> Memory:
+        """Return a view in a larger shape, as NumPy's rules have it."""
+        strides = [0] * (len(shape) - self.ndim) + [
+            0 if own == 1 else step for own, step in zip(self.shape, self.strides, strict=True)
+        ]
+        return dataclasses.replace(self, shape=shape, strides=tuple(strides))
+
     def part(self, k: int) -> Memory:
         """Return the k-th of the parts along the first axis."""
         return read("", self.native[k], self.kind).data

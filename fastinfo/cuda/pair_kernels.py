@@ -106,7 +106,7 @@ def tile_rows(prepare, row, storage, into, uniform):
     """
     load, real = loader(storage)[0], np.dtype(into).type
     compiled, row_term = formula(prepare, DOUBLE), formula(row, DOUBLE)
-    nan = np.float64(np.nan)
+    nan, sqrt = np.float64(np.nan), DOUBLE.sqrt
     merge = helper(lambda s, t, given: (s[0] + t[0], s[1] + t[1]))
     of_threads = of_block(merge, 2, 0, ROW_THREADS, "float64")
 
@@ -135,7 +135,7 @@ def tile_rows(prepare, row, storage, into, uniform):
         row_sum, spread = of_threads((row_sum, spread), 0)
         if inside and cuda.threadIdx.x == 0:
             valid = total > 0.0
-            bound = errors[0] + errors[1] * abs(row_sum) + errors[2] * DOUBLE.sqrt(spread)
+            bound = errors[0] + errors[1] * abs(row_sum) + errors[2] * sqrt(spread)
             rows[i], bounds[i] = (row_sum, bound) if valid else (nan, nan)
 
     return write_rows
