@@ -104,7 +104,7 @@ def formula(function: Callable, mathematics: object = None, flags: frozenset[str
 @cache
 def cache_directory() -> Path | None:
     """Folder of the compiled kernels of this version, on this processor; None if it is off."""
-    if os.environ.get("FASTINFO_CACHE", "1") == "0" or config.DISABLE_JIT:  # type: ignore[attr-defined]
+    if os.environ.get("FASTINFO_CACHE", "1") == "0" or config.DISABLE_JIT:
         return None
     base = os.environ.get("FASTINFO_CACHE_DIR") or _user_cache()
     folder = Path(base) / _fingerprint()

@@ -1,31 +1,18 @@
-"""Rows of logits on a device, in Numba's simulator, against the same functions on the processor.
+"""Rows of logits on a device against the same functions on the processor.
 
-Run with NUMBA_ENABLE_CUDASIM=1. What the processor gives is itself checked against mpmath.
+In Numba's simulator (NUMBA_ENABLE_CUDASIM=1), or on a device (``pytest -m gpu``). What the
+processor gives is itself checked against mpmath.
 """
-
-import os
-import sys
 
 import ml_dtypes
 import numpy as np
 import pytest
+from cuda_support import host, is_on_device, on_device, skip_without_device, switch_often
 
 import fastinfo
 
-if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
-    pytest.skip("needs NUMBA_ENABLE_CUDASIM=1", allow_module_level=True)
-
-cuda = pytest.importorskip("numba.cuda")
-
-
-@pytest.fixture(autouse=True)
-def switch_often():
-    """The simulator's threads wait for each other: ten times sooner than every 5 ms."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
-
+skip_without_device()
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures(switch_often.__name__)]
 
 DTYPES = {
     "float64": np.float64,
@@ -43,14 +30,6 @@ LIMITS = {
 }
 
 
-def on_device(x):
-    return cuda.to_device(np.asarray(x))
-
-
-def host(x):
-    return x.copy_to_host() if hasattr(x, "copy_to_host") else np.asarray(x)
-
-
 def same(device, expected, dtype, scale=1.0):
     """Assert that results agree, kinds and shapes too."""
     if isinstance(expected, tuple):
@@ -62,7 +41,7 @@ def same(device, expected, dtype, scale=1.0):
         assert device is None
         return
     expected = np.asarray(expected)
-    assert hasattr(device, "copy_to_host")
+    assert is_on_device(device)
     found = host(device)
     assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
     if expected.dtype == np.int64:

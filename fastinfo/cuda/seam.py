@@ -128,7 +128,7 @@ def make(shape: Sequence[int], dtype: str, like: Any) -> Any:
     if dtype == "bfloat16":
         from ml_dtypes import bfloat16 as kind  # only the simulator has such arrays
     else:
-        kind = np.dtype(dtype)  # type: ignore[assignment]
+        kind = np.dtype(dtype)
     return _cuda.device_array(tuple(shape), kind, stream=like.stream)
 
 

@@ -1,0 +1,70 @@
+"""Arrays on a device for tests: Numba's simulator, or PyTorch on a real one; else a skip."""
+
+import importlib.util
+import os
+import sys
+
+import numpy as np
+import pytest
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+
+
+def why_not():
+    """Why CUDA tests cannot run here, None if they can."""
+    if importlib.util.find_spec("numba_cuda") is None:
+        return "numba-cuda is not installed"
+    if SIMULATED:
+        return None
+    if importlib.util.find_spec("torch") is None:
+        return "no simulator (NUMBA_ENABLE_CUDASIM=1), and no torch to make arrays on a device"
+    import torch
+
+    return None if torch.cuda.is_available() else "no device, and no NUMBA_ENABLE_CUDASIM=1"
+
+
+def skip_without_device():
+    """Skip the whole module where there is nothing to run on."""
+    if reason := why_not():
+        pytest.skip(reason, allow_module_level=True)
+
+
+def on_device(x):
+    """Return a copy of an array on the device."""
+    x = np.asarray(x)
+    if SIMULATED:
+        from numba import cuda
+
+        return cuda.to_device(x)
+    import torch
+
+    if x.dtype.name == "bfloat16":
+        return torch.from_numpy(x.view(np.int16).copy()).cuda().view(torch.bfloat16)
+    return torch.from_numpy(np.array(x)).cuda()
+
+
+def is_on_device(x):
+    """Whether a result is an array on the device."""
+    return hasattr(x, "copy_to_host") if SIMULATED else bool(getattr(x, "is_cuda", False))
+
+
+def host(x):
+    """Return a result as a NumPy array."""
+    if SIMULATED:
+        return x.copy_to_host() if hasattr(x, "copy_to_host") else np.asarray(x)
+    if str(x.dtype) == "torch.bfloat16":
+        import ml_dtypes
+        import torch
+
+        return x.view(torch.int16).cpu().numpy().view(ml_dtypes.bfloat16)
+    return x.cpu().numpy()
+
+
+@pytest.fixture(autouse=True)
+def switch_often():
+    """The simulator's threads wait for each other: ten times sooner than every 5 ms."""
+    before = sys.getswitchinterval()
+    if SIMULATED:
+        sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
