@@ -18,4 +18,6 @@ def home(family: str, device: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-    raise TypeError(f"{family} are not computed on {device}: copy the arrays to the processor first")
+    raise TypeError(
+        f"{family} are not computed on {device}: copy the arrays to the processor first"
+    )

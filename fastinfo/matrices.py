@@ -95,7 +95,11 @@ def pairwise(
         )
     n, m = job.x.count, job.y.count
     shape = (n * (n - 1) // 2,) if condensed else (n, m)
-    target = empty(shape, real, sources[0]) if out is None else output("out", out, shape, real, sources, None)
+    target = (
+        empty(shape, real, sources[0])
+        if out is None
+        else output("out", out, shape, real, sources, None)
+    )
     with reporter(progress, n) as report:
         for lo, band in module.bands(job, None if condensed else target):
             _place(target, lo, band, condensed)

@@ -409,3 +409,12 @@ def test_matrix_agrees_with_the_function_of_rows(rng, measure):
     x, y = rng.dirichlet(np.ones(100), 6), rng.dirichlet(np.ones(100), 5)
     rows = getattr(fastinfo, measure)(x[:, None], y[None])
     np.testing.assert_allclose(fastinfo.pairwise(x, y, measure), rows, rtol=2e-12)
+
+
+def test_kernels_of_any_weights_have_a_name_of_their_own():
+    """Else a process could load, from the cache of kernels, what another compiled for equal ones."""
+    from fastinfo.catalogue import MEASURES
+    from fastinfo.cpu.pair_kernels import key_of
+
+    keys = [key_of(MEASURES["js_divergence"].at(w).total, abs) for w in (0.5, 0.3)]
+    assert keys[0] != keys[1]

@@ -402,7 +402,8 @@ def key_of(total, finish):
     """Name a measure's sum and finish, for the cache of kernels: all that they are made of."""
     key = (total.term.__name__, total.says.__name__, total.largest, total.overflows)
     far = () if total.far is None else (total.least, *key_of(total.far, finish))
-    return *key, *far, finish.__name__
+    near = "" if total.near is None else total.near.__name__
+    return *key, near, *far, finish.__name__
 
 
 @cache

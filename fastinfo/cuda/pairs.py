@@ -181,7 +181,9 @@ class Tiles:
             by_distance = TILE_ERROR["float64"] * EPSILON[self.inner]
         else:
             by_sum = TILE_ERROR[self.inner] * EPSILON[self.inner]
-        return tuple(np.float64(v / RTOL[self.job.real]) for v in (all_of_them, by_sum, by_distance))
+        return tuple(
+            np.float64(v / RTOL[self.job.real]) for v in (all_of_them, by_sum, by_distance)
+        )
 
     def _prepare(self, which: int) -> None:
         road, weight = self.road(which), self.job.parameter
