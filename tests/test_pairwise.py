@@ -412,7 +412,7 @@ def test_matrix_agrees_with_the_function_of_rows(rng, measure):
 
 
 def test_kernels_of_any_weights_have_a_name_of_their_own():
-    """Else a process could load, from the cache of kernels, what another compiled for equal ones."""
+    """Else a process could load from the cache what another compiled for equal weights."""
     from fastinfo.catalogue import MEASURES
     from fastinfo.cpu.pair_kernels import key_of
 

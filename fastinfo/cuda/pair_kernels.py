@@ -99,7 +99,7 @@ def choice():
 
 @cache
 def tile_rows(prepare, row, storage, into, uniform):
-    """Kernel: rows as the tiled loop reads them, Σ row of these, and half of what a pair must reach.
+    """Kernel: rows as the tiled loop reads them, Σ row of these, half of what a pair must reach.
 
     Written are tiles of rows, a bin of all after the other, with zeros beyond the last row and bin.
     `errors` are that of any row, that in units of its sum, and of its distance from the mean.

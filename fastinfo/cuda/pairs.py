@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from fastinfo import formulas
 from fastinfo.catalogue import Tile
-from fastinfo.cpu.pairs import EPSILON, FEW, PRODUCT_ERROR, RTOL, WIDE, Job
+from fastinfo.cpu.pairs import EPSILON, PRODUCT_ERROR, RTOL, WIDE, Job
 from fastinfo.cuda import pair_kernels as kernels
 from fastinfo.cuda import seam
 from fastinfo.cuda.bin_kernels import THREADS as ROW_THREADS
@@ -134,7 +133,7 @@ class Tiles:
     @classmethod
     def of(cls, job: Job) -> Tiles:
         """Return the road with its rows prepared, measured from the mean unless far apart."""
-        inner = "float64" if job.x.width <= FEW else job.real
+        inner = job.real
         shared = job.same and job.parameter == 0.5
         x = Written.new(job.x, inner)
         y = x if shared else Written.new(job.y, inner)
@@ -265,8 +264,9 @@ def _sums(side: Side) -> Memory:
     parts = blocks(side.count, kernels.MEAN_ROWS)
     sums = new((parts, side.width + 1), "float64", side.memory)
     x, starts, place, totals, _ = side.arguments
+    grid = (parts, blocks(side.width + 1, THREADS)) if parts else 0
     seam.launch(
-        kernels.sums_of_bins(side.storage), (parts, blocks(side.width + 1, THREADS)) if parts else 0,
-        THREADS, side.memory.stream, x, starts, place, totals, side.width, sums.shaped,
+        kernels.sums_of_bins(side.storage), grid, THREADS, side.memory.stream, x, starts, place,
+        totals, side.width, sums.shaped,
     )  # fmt: skip
     return sums

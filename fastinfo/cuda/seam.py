@@ -208,7 +208,7 @@ GAP = (
 def _of_means(log2: Any, maximum: Any) -> dict[str, Any]:
     """What tiles of pairs ask of float32: one approximate logarithm a bin."""
     real = np.float32
-    tiny, zero, one, half, log_unit = real(2.0**-126), real(0), real(1), real(0.5), real(np.log(2))
+    tiny, one, half, log_unit = real(2.0**-126), real(1), real(0.5), real(np.log(2))
     (c9, c8, c7, c6, c5, c4, c3, c2, c1, c0) = (real(c) for c in GAP)
 
     def log_in_units(x: Any) -> Any:
