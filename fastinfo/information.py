@@ -587,7 +587,7 @@ def _rows(source: Source, data: Any, axis: int) -> Any:
 def with_divisors(module: Any, source: Source, rows: Rows, normalize: bool) -> tuple[Rows, Any]:
     """Return rows and what they are divided by, their sums or 1; NaN for a row with inf or NaN."""
     if source.device != "cpu":
-        return module.with_divisors(source, rows, normalize)
+        return module.with_divisors(source, rows, bool(normalize))
     total, lowest = module.totals(rows)
     checks.no_negative(source, lowest)
     beyond = np.isinf(total.rounded)

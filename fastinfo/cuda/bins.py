@@ -26,15 +26,17 @@ class Divisors:
     rest: Memory
 
 
-def totals(rows: Rows, normalize: bool = True) -> tuple[Divisors, Memory]:
-    """Return the sum of each row, NaN where there is none, and its lowest entry if below 0.
+def totals(rows: Rows) -> tuple[Divisors, Memory]:
+    """Return the sum of each row, NaN where there is none, and its lowest entry if below 0."""
+    return _divisors(rows, True)
 
-    Without `normalize` 1 in place of the sum.
-    """
+
+def _divisors(rows: Rows, normalize: bool) -> tuple[Divisors, Memory]:
+    """Return the same, without `normalize` 1 in place of the sum."""
     x, count = rows.data, rows.count
     total, rest, lowest = (new((count,), "float64", x) for _ in range(3))
     seam.launch(
-        kernels.divisors(rows.storage, bool(normalize)), count, THREADS, x.stream, x.flat,
+        kernels.divisors(rows.storage, normalize), count, THREADS, x.stream, x.flat,
         rows.starts, rows.place, rows.width, total.flat, rest.flat, lowest.flat,
     )  # fmt: skip
     return Divisors(total, rest), lowest
@@ -42,7 +44,7 @@ def totals(rows: Rows, normalize: bool = True) -> tuple[Divisors, Memory]:
 
 def with_divisors(source: Source, rows: Rows, normalize: bool) -> tuple[Rows, Divisors]:
     """Return rows and what they are divided by; a negative entry is an error only under `check`."""
-    divisors, lowest = totals(rows, normalize)
+    divisors, lowest = _divisors(rows, normalize)
     if checked():
         host = dataclasses.replace(source, data=seam.to_host(source.data), device="cpu")
         checks.no_negative(host, seam.to_host(lowest))
