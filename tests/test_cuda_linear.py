@@ -17,7 +17,8 @@ if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
 
 cuda = pytest.importorskip("numba.cuda")
 
-from fastinfo.cuda import linear, products  # noqa: E402
+from fastinfo import arrays  # noqa: E402
+from fastinfo.cuda import linear, memory, products  # noqa: E402
 from fastinfo.cuda.memory import Memory  # noqa: E402
 
 DTYPES = {
@@ -175,11 +176,28 @@ def test_layouts(rng, dtype):
 @pytest.mark.parametrize("need", [(), "hidden", "weight", ("bias",), ("hidden", "bias")])
 @pytest.mark.parametrize("kind", [None, "float32", "float64"])
 def test_gradients_that_are_asked_for(rng, need, kind):
-    hidden, weight, bias = head(rng, (6,), 9, "bfloat16")
+    hidden, weight, bias = head(rng, (6,), 9, "float64" if kind == "float64" else "bfloat16")
     compare(
         hidden, weight, np.arange(6), 1.2, bias=bias, return_grad=True, need_grad=need,
         grad_dtype=kind,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("bound", [None, 1.0, 2.5])
+def test_16_bit_factors_as_they_are(rng, monkeypatch, dtype, bound):
+    """What a library makes possible that multiplies them into float32, and adds."""
+    monkeypatch.setattr(products, "takes_halves", lambda kind: True)
+    monkeypatch.setattr(products, "adds", lambda kind: True)
+    hidden, weight, bias = head(rng, (7,), 21, dtype)
+    hidden[2] = np.nan
+    targets = np.array([0, 20, -100, 3, 8, 9, 1])
+    for need in (NAMES, "hidden", "weight", "bias"):
+        compare(
+            hidden, weight, targets, bound, bias=bias, return_grad=True, need_grad=need,
+            grad_dtype="float32", z_loss=0.1,
+        )  # fmt: skip
+    compare(hidden, weight, targets, bound, bias=bias)
 
 
 def test_soft_targets_in_blocks_of_uneven_rows(rng):
@@ -291,6 +309,40 @@ def test_products_by_torch(rng):
     before, out = c.clone(), linear.between(as_memory(c), 0, 3)
     products.multiply_add(left, as_memory(b).moved(0), out, None)
     np.testing.assert_allclose(c[:3], before[:3] + a[2:5] @ b.T)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tensors(rng, monkeypatch, dtype):
+    """Tensors of the processor, taken for a device's."""
+    torch = pytest.importorskip("torch")
+    on_cuda = arrays.on_cuda
+    monkeypatch.setattr(arrays, "on_cuda", lambda x, kind: kind == "torch" or on_cuda(x, kind))
+    monkeypatch.setattr(products, "takes_halves", lambda kind: False)
+    kind = memory.Kind(lambda x: (x.data_ptr(), 0, "cuda:0"), memory.KINDS["torch"].make)
+    monkeypatch.setitem(memory.KINDS, "torch", kind)
+    given = {"return_grad": True, "softcap": 5.0, "label_smoothing": 0.1}
+    factors = [
+        torch.tensor(rng.normal(size=s)).to(getattr(torch, dtype))
+        for s in ((2, 8, 5), (9, 10), (9,))
+    ]
+    hidden, weight, bias = factors[0][:, 1:6], factors[1][:, 1:6], factors[2]
+    targets = torch.tensor(rng.integers(0, 9, (2, 5)))
+
+    def compute(limit):
+        return fastinfo.linear_cross_entropy(
+            hidden, weight, targets, bias=bias, memory_limit=limit, **given
+        )
+
+    loss, gradients = compute(int(1.5 * least(compute)))
+    wide = [x.to(torch.float32).numpy() for x in (hidden, weight, bias)]
+    expected, exact = fastinfo.linear_cross_entropy(
+        *wide[:2], targets.numpy(), bias=wide[2], **given
+    )
+    rtol, atol = LIMITS[dtype]
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    for found, other, of in zip(gradients, exact, (hidden, weight, bias), strict=True):
+        assert (found.dtype, found.shape) == (of.dtype, of.shape)
+        np.testing.assert_allclose(found.to(torch.float32), other, rtol=rtol, atol=atol)
 
 
 def test_tf32_is_off_in_a_product_and_then_as_it_was():

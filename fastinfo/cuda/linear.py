@@ -27,6 +27,8 @@ SHARE = 4
 # Bytes of a row's state, figures and weights.
 SMALL = 256
 HALVES = ("float16", "bfloat16")
+# Share of the classes whose derivatives are split into bfloat16 at a time, by 8 for wide loads.
+SPLIT = 8
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,15 @@ class Job:
         return same and products.takes_halves(h.data.kind)
 
     @lazy
+    def splits(self) -> bool:
+        """Whether derivatives by logits, as sums of two bfloat16, are multiplied with bfloat16.
+
+        On tensor cores twice the work takes a fraction of the time; float16 has not the range.
+        """
+        adds = products.adds(self.hidden.data.kind)
+        return self.halves and self.hidden.dtype == "bfloat16" and adds
+
+    @lazy
     def soft_rows(self) -> Rows | None:
         """Rows of probabilities."""
         return None if self.soft is None else Rows.of(self.soft)
@@ -248,12 +259,14 @@ class TooLittle(Exception):
 class Plan:
     """How many rows a block has at most, and how many classes a product of copies, or to be added.
 
-    The last are 0 where nothing is copied, or nothing added up in memory of its own.
+    These are 0 where nothing is copied, or nothing added up in memory of its own; `split` is how
+    many classes are split at a time.
     """
 
     rows: int
     part: int
     added: int
+    split: int
 
 
 def plan(job: Job, gradients: Gradients | None) -> Plan:
@@ -262,10 +275,13 @@ def plan(job: Job, gradients: Gradients | None) -> Plan:
     by_weight = gradients is not None and gradients.weight is not None
     adds = not products.adds(job.hidden.data.kind)
     a_class = job.features * job.item
-    copies = int(not job.weight.in_place and (by_hidden or not job.halves))
+    copies = int(not job.weight.in_place and not job.splits and (by_hidden or not job.halves))
+    split = 0
+    if job.splits and (by_hidden or by_weight):
+        split = min(job.classes, 8 * blocks(job.classes, 8 * SPLIT))
     added = int(by_weight and adds)
     a_row = (
-        job.classes * job.item
+        (job.classes + split) * job.item
         + SMALL
         + a_class * (_copies_hidden(job, by_weight) + by_hidden * (1 + (copies and adds)))
     )
@@ -279,7 +295,7 @@ def plan(job: Job, gradients: Gradients | None) -> Plan:
     room -= part * (copies + added) * a_class
     most = max(1, min(ROWS, room // a_row))
     pieces = max(1, blocks(job.count, most))
-    return Plan(max(1, blocks(job.count, pieces)), part * copies, part * added)
+    return Plan(max(1, blocks(job.count, pieces)), part * copies, part * added, split)
 
 
 def _copies_hidden(job: Job, by_weight: bool) -> bool:
@@ -298,6 +314,8 @@ class Rooms:
     hidden_added: Memory | None
     weight: Memory | None
     weight_added: Memory | None
+    high: Memory | None
+    low: Memory | None
 
     @classmethod
     def of(cls, job: Job, gradients: Gradients | None) -> Rooms:
@@ -307,19 +325,25 @@ class Rooms:
         by_weight = gradients is not None and gradients.weight is not None
         several = bool(cut.part) and cut.part < job.classes
         adds = not products.adds(job.hidden.data.kind)
-        wide = job.features
+        like, wide = job.hidden.data, job.features
+        copied = "bfloat16" if job.splits else job.real
 
-        def room(wanted: bool, count: int) -> Memory | None:
-            return job.new(count, wide) if wanted else None
+        def room(wanted: bool, count: int, dtype: str = job.real) -> Memory | None:
+            return new((count, wide), dtype, like) if wanted else None
+
+        def words(count: int) -> Memory | None:
+            return new((count,), "bfloat16", like) if count else None
 
         return cls(
             cut,
             job.new(cut.rows, job.classes),
-            room(_copies_hidden(job, by_weight), cut.rows),
+            room(_copies_hidden(job, by_weight), cut.rows, copied),
             room(by_hidden, cut.rows),
             room(by_hidden and several and adds, cut.rows),
             room(bool(cut.part), cut.part),
             room(bool(cut.added) and cut.rows < job.count, cut.added),
+            words(cut.rows * cut.split),
+            words(cut.rows * cut.split),
         )
 
 
@@ -422,11 +446,13 @@ def _columns(x: Memory, begin: int, end: int) -> Memory:
 def _add(job: Job, block: Block, gradients: Gradients) -> None:
     """Carry the derivative by some rows of logits on to what these were made of."""
     g, lo, hi = block.logits, block.lo, block.hi
+    if block.rooms.high is not None:
+        _multiply_split(job, block, gradients)
     if gradients.hidden is not None:
         by_hidden = _times_weight(job, g, block.rooms)
         target = Rows.along(gradients.hidden, _source(gradients.hidden))
         _give_rows(by_hidden, rows_between(target, lo, hi), block.problem.row_weights)
-    if gradients.weight_sum is not None:
+    if gradients.weight_sum is not None and block.rooms.high is None:
         assert block.hidden is not None
         _add_by_weight(g.moved(0), block.hidden, gradients.weight_sum, block)
     if gradients.bias_sum is not None:
@@ -441,6 +467,8 @@ def _times_weight(job: Job, g: Memory, rooms: Rooms) -> Memory:
     """Return g @ weight, a part of the classes at a time where they are copied."""
     assert rooms.by_hidden is not None
     out = between(rooms.by_hidden, 0, g.shape[0])
+    if rooms.high is not None:
+        return out
     if job.weight.in_place:
         products.multiply(g, job.weight.matrix(0, job.classes), out)
         return out
@@ -453,6 +481,36 @@ def _times_weight(job: Job, g: Memory, rooms: Rooms) -> Memory:
             room = None if added is None else between(added, 0, g.shape[0])
             products.multiply_add(columns, part, out, room)
     return out
+
+
+def _multiply_split(job: Job, block: Block, gradients: Gradients) -> None:
+    """Do the products of the derivatives with weight and hidden, both bfloat16 as they are."""
+    rooms, g, count = block.rooms, block.logits, block.hi - block.lo
+    assert rooms.high is not None and rooms.low is not None
+    for begin, end in _pieces(job.classes, rooms.cut.split):
+        shape, strides = (count, end - begin), (end - begin, 1)
+        halves = [
+            dataclasses.replace(room, shape=shape, strides=strides)
+            for room in (rooms.high, rooms.low)
+        ]
+        seam.launch(
+            kernels.splits(), count, kernels.THREADS, g.stream, g.flat, block.problem.logits.place,
+            begin, end - begin, *(half.flat for half in halves),
+        )  # fmt: skip
+        for k, half in enumerate(halves):
+            if rooms.by_hidden is not None:
+                out = between(rooms.by_hidden, 0, count)
+                _accumulate(half, job.weight.matrix(begin, end), out, k == begin == 0)
+            if gradients.weight_sum is not None and block.hidden is not None:
+                out = between(gradients.weight_sum, begin, end)
+                _accumulate(half.moved(0), block.hidden, out, k == block.lo == 0)
+
+
+def _accumulate(a: Memory, b: Memory, out: Memory, first: bool) -> None:
+    if first:
+        products.multiply(a, b, out)
+    else:
+        products.multiply_add(a, b, out, None)
 
 
 def _give_rows(values: Memory, target: Rows, active: Memory) -> None:

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from fastinfo.cuda.gradient_kernels import mapped
-from fastinfo.cuda.row_kernels import SHIFT, STEP, start_of
+from fastinfo.cuda.row_kernels import FIRST, ROW_STEP, SHIFT, STEP, start_of
 from fastinfo.cuda.seam import SIMULATED, cuda, helper, kernel, loader, mathematics, storer
 
 # Threads of a block; rows that one block adds the bias to.
@@ -51,6 +51,45 @@ def copies(storage, into, real):
             store(out, to + k * out_step, kind(load(x, start + k * step)))
 
     return copy
+
+
+@cache
+def splits():
+    """Kernel: write some classes of rows of float32 as sums of two bfloat16, a block a row.
+
+    What is left out is below 2**-16 of each number.
+    """
+    (load, load_wide), (store, store_wide) = loader("float32"), storer("bfloat16")
+    # a product whose sum with the number has 16 bits fewer: Dekker's splitting
+    factor = np.float32((1 << 16) + 1)
+
+    @helper
+    def high_of(v, k, given):
+        c = v * factor
+        return c - (c - v)
+
+    @helper
+    def low_of(v, k, given):
+        return v - high_of(v, k, given)
+
+    highs, lows = mapped(4, high_of), mapped(4, low_of)
+
+    @kernel
+    def split(x, place, begin, width, high, low):
+        i, t = cuda.blockIdx.x, cuda.threadIdx.x
+        start, to, head = place[FIRST] + i * place[ROW_STEP] + begin, i * width, 0
+        if (start + place[SHIFT]) % 4 == 0 and width % 4 == 0:
+            head = width
+            for k in range(t * 4, width, THREADS * 4):
+                values = load_wide(x, start + k)
+                store_wide(high, to + k, highs(values, k, 0))
+                store_wide(low, to + k, lows(values, k, 0))
+        for k in range(head + t, width, THREADS):
+            v = load(x, start + k)
+            store(high, to + k, high_of(v, k, 0))
+            store(low, to + k, low_of(v, k, 0))
+
+    return split
 
 
 @cache

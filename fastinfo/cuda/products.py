@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fastinfo.arrays import widen
 from fastinfo.cuda import linear_kernels as kernels
 from fastinfo.cuda import seam
 from fastinfo.cuda.memory import Memory, blocks
@@ -110,9 +111,13 @@ def _cupy_array(cupy: Any, x: Memory, number: int) -> Any:
 
 def _by_numpy(a: Memory, b: Memory, out: Memory, add: bool) -> None:
     """In the simulator, where the arrays are NumPy's."""
-    x, y, z = (seam.simulated_view(m) for m in (a, b, out))
+    x, y = (widen(seam.simulated_view(m), m.storage).astype(out.dtype) for m in (a, b))
+    z = seam.simulated_view(out)
     with np.errstate(all="ignore"):
-        np.matmul(x, y, out=z)
+        if add:
+            z += np.matmul(x, y)
+        else:
+            np.matmul(x, y, out=z)
 
 
 PRODUCTS = {
