@@ -116,6 +116,10 @@ def linear_cross_entropy(
     product's type, in which the bias is added.
     The same call gives the same bits for the same BLAS and number of its threads.
 
+    On a CUDA device products are PyTorch's or CuPy's, without TF32, and factors are floats. A block
+    is whole rows, which bounds `memory_limit` from below; rows that are ignored take part as zeros,
+    so that nothing is copied to the host.
+
     References
     ----------
     .. [1] E. Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models",
