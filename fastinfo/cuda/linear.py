@@ -269,8 +269,8 @@ class Plan:
     split: int
 
 
-def plan(job: Job, gradients: Gradients | None) -> Plan:
-    """Cut the rows into blocks within the limit."""
+def plan(job: Job, count: int, gradients: Gradients | None) -> Plan:
+    """Cut `count` rows into blocks within the limit."""
     by_hidden = gradients is not None and gradients.hidden is not None
     by_weight = gradients is not None and gradients.weight is not None
     adds = not products.adds(job.hidden.data.kind)
@@ -294,8 +294,8 @@ def plan(job: Job, gradients: Gradients | None) -> Plan:
     part = min(job.classes, max(1, spare // max(1, a_class)))
     room -= part * (copies + added) * a_class
     most = max(1, min(ROWS, room // a_row))
-    pieces = max(1, blocks(job.count, most))
-    return Plan(max(1, blocks(job.count, pieces)), part * copies, part * added, split)
+    pieces = max(1, blocks(count, most))
+    return Plan(max(1, blocks(count, pieces)), part * copies, part * added, split)
 
 
 def _copies_hidden(job: Job, by_weight: bool) -> bool:
@@ -320,7 +320,7 @@ class Rooms:
     @classmethod
     def of(cls, job: Job, gradients: Gradients | None) -> Rooms:
         """Return new memory as planned."""
-        cut = plan(job, gradients)
+        cut = plan(job, job.count, gradients)
         by_hidden = gradients is not None and gradients.hidden is not None
         by_weight = gradients is not None and gradients.weight is not None
         several = bool(cut.part) and cut.part < job.classes
