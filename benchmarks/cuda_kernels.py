@@ -96,6 +96,18 @@ def gradients(storage: str, weights: str) -> tuple[Any, Any]:
     )  # fmt: skip
 
 
+def tiles(measure: str, which: int, storage: str) -> tuple[Any, Any]:
+    """Sums of all pairs by one of a measure's tiled roads."""
+    from fastinfo.catalogue import MEASURES
+    from fastinfo.cuda import pair_kernels
+
+    t, (_, real) = _types(), _kinds(storage)
+    road = MEASURES[measure].tiles[which]
+    values, i = _array(real), t.int64
+    given = values, values, values, i, _array(t.int32), i, i, t.boolean, i, i, values, i, i, i
+    return pair_kernels.tiles(road.term, storage, road.uniform), given
+
+
 def _kernels() -> list[Kernel]:
     found = []
     for s in FLOATS:

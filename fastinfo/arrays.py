@@ -208,7 +208,7 @@ def empty(shape: Sequence[int], dtype: str, like: Source | None = None) -> Any:
 
 def as_result(values: Any, dtype: str) -> Any:
     """Round float64 figures to the dtype of a result, beyond its range to inf."""
-    if not isinstance(values, np.ndarray):
+    if not isinstance(values, np.ndarray | np.generic):
         return home("memory", "cuda").as_result(values, dtype)
     with np.errstate(over="ignore", under="ignore"):
         return values.astype(dtype)

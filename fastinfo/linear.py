@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,6 @@ from fastinfo.arrays import (
     as_result,
     empty,
     give,
-    narrow,
     output,
     promote,
     read,
@@ -118,6 +116,10 @@ def linear_cross_entropy(
     product's type, in which the bias is added.
     The same call gives the same bits for the same BLAS and number of its threads.
 
+    On a CUDA device products are PyTorch's or CuPy's, without TF32, and factors are floats. A block
+    is whole rows, which bounds `memory_limit` from below; rows that are ignored take part as zeros,
+    so that nothing is copied to the host.
+
     References
     ----------
     .. [1] E. Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models",
@@ -154,8 +156,9 @@ def linear_cross_entropy(
     if not soft:
         ignored = checks.integer("ignore_index", ignore_index)
         classes = targets_of(y, head.classes, ignored)
-    weights = weights_of("class_weight", class_weight, (head.classes,), "class", head.hidden)
-    active, total = row_weights(sample_weight, head.shape, classes, weights, reduction, head.hidden)
+    like = replace(head.hidden, dtype=head.real)  # weights are in the type of the products
+    weights = weights_of("class_weight", class_weight, (head.classes,), "class", like)
+    active, total = row_weights(sample_weight, head.shape, classes, weights, reduction, like)
     module = home("linear", head.hidden.device)
     options = options_of(
         home("rows", head.hidden.device),
@@ -174,10 +177,10 @@ def linear_cross_entropy(
     given = {"class_weight": class_weight, "sample_weight": sample_weight}
     others = [y, *(read(name, value) for name, value in given.items() if value is not None)]
     buffers = _buffers(head, wanted, narrowed, out, others) if return_grad else None
-    gradients = None if buffers is None else _accumulators(module, head, buffers)
+    gradients = None if buffers is None else _accumulators(module, job, buffers)
     values = _within(module, job, lambda: module.losses(job, gradients))
     loss = head.give(reduced(values, head.shape, reduction, total, head.hidden))
-    return loss if buffers is None else (loss, _finished(buffers, gradients, job.limit))
+    return loss if buffers is None else (loss, _finished(module, job, buffers, gradients))
 
 
 def linear_softmax_statistics(
@@ -290,7 +293,7 @@ class _Head:
         limit = checks.integer("memory_limit", limit)
         if limit <= 0:
             raise ValueError(f"memory_limit must be positive, got {limit}")
-        bias = None if self.bias is None else as_result(self.bias.values(), self.real)
+        bias = None if self.bias is None else module.vector(self.bias, self.real)
         return module.Job(
             module.Factor(self.hidden.data, self.hidden.dtype, self.real),
             module.Factor(self.weight.data, self.weight.dtype, self.real),
@@ -368,7 +371,7 @@ def _buffers(
             continue
         shape, storage = of[name].shape, dtype or of[name].storage
         if given[name] is None:
-            memory = empty(shape, storage)
+            memory = empty(shape, storage, of[name])
         else:
             memory = output(f"out.{name}", given[name], shape, storage, taken, None)
             taken.append(Source(f"out.{name}", memory, storage, "numpy", None))
@@ -387,43 +390,12 @@ def _given(out: Any) -> dict[str, Any]:
     return dict(zip(GRADIENTS, out, strict=True))
 
 
-def _accumulators(module: Any, head: _Head, buffers: dict[str, _Buffer]) -> Any:
+def _accumulators(module: Any, job: Any, buffers: dict[str, _Buffer]) -> Any:
     """Where gradients are computed: in their buffers if type and layout allow."""
-    by_hidden = by_weight = by_bias = None
-    storage = head.hidden.storage
-    if "hidden" in buffers:
-        memory, storage = buffers["hidden"].memory, buffers["hidden"].storage
-        flat = (math.prod(head.shape), head.weight.shape[1])
-        by_hidden = memory.reshape(flat) if _is_plain(memory) else empty(flat, storage)
-        by_hidden[:] = 0
-    if "weight" in buffers:
-        memory = buffers["weight"].memory
-        as_it_is = _is_plain(memory) and memory.dtype.name == head.real
-        by_weight = memory if as_it_is else empty(head.weight.shape, head.real)
-    if "bias" in buffers:
-        by_bias = np.zeros(head.classes)
-    return module.Gradients(by_hidden, storage, by_weight, by_bias)
+    return module.accumulators(job, {name: (b.memory, b.storage) for name, b in buffers.items()})
 
 
-def _is_plain(x: np.ndarray) -> bool:
-    return x.flags.c_contiguous and x.flags.aligned
-
-
-def _finished(buffers: dict[str, _Buffer], gradients: Any, limit: int) -> LinearGradients:
+def _finished(module: Any, job: Any, buffers: dict[str, _Buffer], gradients: Any) -> Any:
     """Return the gradients, in their buffers."""
-    for name, buffer in buffers.items():
-        values = getattr(gradients, name)
-        if not np.may_share_memory(values, buffer.memory):
-            _round(values, buffer, limit)
+    module.finish(job, gradients)
     return LinearGradients(*(buffers[n].result if n in buffers else None for n in GRADIENTS))
-
-
-def _round(values: np.ndarray, buffer: _Buffer, limit: int) -> None:
-    """Write what was added up in the type of its buffer, some rows at a time, within the limit."""
-    memory = buffer.memory
-    if values.dtype == memory.dtype:
-        memory[...] = values.reshape(memory.shape)
-        return
-    step = max(1, min(1 << 20, limit // 128) // max(1, values[:1].size))
-    for lo in range(0, len(values), step):
-        memory[lo : lo + step] = narrow(values[lo : lo + step], buffer.storage)

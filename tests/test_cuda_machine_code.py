@@ -9,7 +9,7 @@ from benchmarks import cuda_code
 if cuda_code.missing():
     pytest.skip(cuda_code.missing(), allow_module_level=True)
 
-from benchmarks.cuda_kernels import ARCHITECTURES, KERNELS
+from benchmarks.cuda_kernels import ARCHITECTURES, KERNELS, tiles
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -23,3 +23,17 @@ def test_kernel(kernel, arch):
     assert loads[128] >= 1
     if kernel.alone:
         assert loads == Counter({128: loads[128]})
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("measure", "which"), [("js_divergence", 0), ("js_divergence", 1), ("total_variation", 0)]
+)
+def test_tiles_of_pairs(measure, which, arch):
+    """One logarithm for each of the 16 pairs of a thread, and nothing but wide loads of bins."""
+    code = cuda_code.compiled(*tiles(measure, which, "float32"), arch)
+    assert (code.local, code.stack, code.spills, code.doubles) == ([], 0, 0, [])
+    loops = code.mufu["LG2"]
+    assert loops == 0 if measure == "total_variation" else loops % 16 == 0
+    assert code.loads[128] >= 2
+    assert code.registers <= 96

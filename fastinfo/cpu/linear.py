@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastinfo.arrays import Rows, Source, lazy, narrow, widen
+from fastinfo.arrays import Rows, Source, as_result, empty, lazy, narrow, widen
 from fastinfo.cpu import row_kernels, rows
 from fastinfo.engine import run
 
@@ -139,13 +139,60 @@ class Job:
 class Gradients:
     """Where gradients go: by `hidden` in its own type, by weight and bias added up; None for none.
 
-    The first block of rows writes `weight`, later ones add to it.
+    The first block of rows writes `weight`, later ones add to it. `buffers` are memory and type of
+    what the caller gets, which may be that itself.
     """
 
     hidden: np.ndarray | None
     dtype: str
     weight: np.ndarray | None
     bias: np.ndarray | None
+    buffers: dict[str, tuple[np.ndarray, str]]
+
+
+def vector(source: Source, real: str) -> np.ndarray:
+    """Return the elements of a vector in a type."""
+    return as_result(source.values(), real)
+
+
+def accumulators(job: Job, buffers: dict[str, tuple[np.ndarray, str]]) -> Gradients:
+    """Where gradients are computed: in their buffers if type and layout allow."""
+    by_hidden = by_weight = by_bias = None
+    storage = job.real
+    if "hidden" in buffers:
+        memory, storage = buffers["hidden"]
+        flat = (math.prod(memory.shape[:-1]), job.features)
+        by_hidden = memory.reshape(flat) if _is_plain(memory) else empty(flat, storage)
+        by_hidden[:] = 0
+    if "weight" in buffers:
+        memory, _ = buffers["weight"]
+        as_it_is = _is_plain(memory) and memory.dtype.name == job.real
+        by_weight = memory if as_it_is else empty((job.classes, job.features), job.real)
+    if "bias" in buffers:
+        by_bias = np.zeros(job.classes)
+    return Gradients(by_hidden, storage, by_weight, by_bias, buffers)
+
+
+def _is_plain(x: np.ndarray) -> bool:
+    return x.flags.c_contiguous and x.flags.aligned
+
+
+def finish(job: Job, gradients: Gradients) -> None:
+    """Write gradients into their buffers, where they are not there yet."""
+    for name, (memory, storage) in gradients.buffers.items():
+        values = getattr(gradients, name)
+        if not np.may_share_memory(values, memory):
+            _round(values, memory, storage, job.limit)
+
+
+def _round(values: np.ndarray, memory: np.ndarray, storage: str, limit: int) -> None:
+    """Write what was added up in the type of its buffer, some rows at a time, within the limit."""
+    if values.dtype == memory.dtype:
+        memory[...] = values.reshape(memory.shape)
+        return
+    step = max(1, min(1 << 20, limit // 128) // max(1, values[:1].size))
+    for lo in range(0, len(values), step):
+        memory[lo : lo + step] = narrow(values[lo : lo + step], storage)
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,13 @@ def _simulated(address: int, size: int, dtype: np.dtype, owner: Any) -> Any:
     return FakeCUDAArray(np.frombuffer(memoryview(memory), dtype))
 
 
+def simulated_view(memory: Any) -> np.ndarray:
+    """Return NumPy's view of an array of the simulator."""
+    strides = tuple(step * memory.dtype.itemsize for step in memory.strides)
+    first = memory.flat._ary[memory.first :]
+    return np.lib.stride_tricks.as_strided(first, memory.shape, strides)
+
+
 def to_host(memory: Any) -> np.ndarray:
     """Return a copy in the processor's memory, once the stream has come so far."""
     flat = memory.flat.copy_to_host() if memory.size else np.empty(0, memory.dtype)
