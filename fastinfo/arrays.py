@@ -100,7 +100,7 @@ def read(name: str, x: Any) -> Source:
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array: fill it, or drop what is masked")
     if on_cuda(x, kind):
-        return home("memory", "cuda").read(name, x, kind)
+        return home("arrays", "cuda").read(name, x)
     if isinstance(x, np.ndarray | np.generic):
         data, kind = np.asarray(x), "numpy"
     elif hasattr(x, "__dlpack__"):
@@ -198,7 +198,7 @@ def empty(shape: Sequence[int], dtype: str, like: Source | None = None) -> Any:
     It is where `like` is, in the processor's memory without.
     """
     if like is not None and like.device != "cpu":
-        return home("memory", like.device).empty(shape, dtype, like)
+        return home("arrays", like.device).empty(shape, dtype, like)
     word = words(dtype)
     size = math.prod(shape) * word.itemsize
     memory = np.empty(size + 64, np.uint8)
@@ -209,7 +209,7 @@ def empty(shape: Sequence[int], dtype: str, like: Source | None = None) -> Any:
 def as_result(values: Any, dtype: str) -> Any:
     """Round float64 figures to the dtype of a result, beyond its range to inf."""
     if not isinstance(values, np.ndarray | np.generic):
-        return home("memory", "cuda").as_result(values, dtype)
+        return home("arrays", "cuda").as_result(values, dtype)
     with np.errstate(over="ignore", under="ignore"):
         return values.astype(dtype)
 
@@ -217,7 +217,7 @@ def as_result(values: Any, dtype: str) -> Any:
 def give(result: Any, like: Source, dtype: str | None = None) -> Any:
     """Return a result as the kind of array `like` was; 16-bit words as `dtype`."""
     if like.device != "cpu":
-        return result.native
+        return home("arrays", like.device).give(result, like, dtype)
     narrow = dtype in ("float16", "bfloat16")
     if like.kind == "numpy":
         if narrow:
@@ -245,7 +245,7 @@ def output(
 ) -> Any:
     """Check a caller's buffer and return its memory; it may be `alias` itself, no other input."""
     if inputs and inputs[0].device != "cpu":
-        return home("memory", inputs[0].device).output(name, out, shape, dtype, inputs, alias)
+        return home("arrays", inputs[0].device).output(name, out, shape, dtype, inputs, alias)
     if not (isinstance(out, np.ndarray) or hasattr(out, "__dlpack__")):
         raise ValueError(f"{name} must be an array, got {type(out).__name__}")
     target = read(name, out)
@@ -309,7 +309,7 @@ class Rows:
     def of(cls, source: Source, axis: int = -1) -> Any:
         """Return the rows of a source along `axis`, as its device has them."""
         if source.device != "cpu":
-            return home("memory", source.device).Rows.of(source, axis)
+            return home("arrays", source.device).Rows.of(source, axis)
         last = axis in (-1, source.data.ndim - 1)
         data = source.data if last else np.moveaxis(source.data, axis, -1)
         return cls.along(data, source.dtype, source.storage)

@@ -581,7 +581,7 @@ def _rows(source: Source, data: Any, axis: int) -> Any:
     """Return the rows of an array of the device of `source` along `axis`."""
     if source.device == "cpu":
         return Rows.along(np.moveaxis(data, axis, -1), source.dtype, source.storage)
-    return home("memory", source.device).Rows.along(data.moved(axis), source)
+    return home("arrays", source.device).Rows.along(data.moved(axis), source)
 
 
 def with_divisors(module: Any, source: Source, rows: Rows, normalize: bool) -> tuple[Rows, Any]:

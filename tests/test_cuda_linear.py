@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures(switch_often.__name__)]
 
 from fastinfo import arrays  # noqa: E402
 from fastinfo.cuda import linear, memory, products  # noqa: E402
-from fastinfo.cuda.memory import Memory  # noqa: E402
+from fastinfo.cuda.arrays import Memory  # noqa: E402
 
 DTYPES = {
     "float64": np.float64,

@@ -14,8 +14,8 @@ from fastinfo.catalogue import Sum
 from fastinfo.configuration import checked
 from fastinfo.cuda import bin_kernels as kernels
 from fastinfo.cuda import seam
+from fastinfo.cuda.arrays import Memory, Rows, new
 from fastinfo.cuda.bin_kernels import THREADS
-from fastinfo.cuda.memory import Memory, Rows, new
 
 
 @dataclass(frozen=True)

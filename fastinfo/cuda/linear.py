@@ -18,7 +18,7 @@ import numpy as np
 from fastinfo.arrays import Source, lazy
 from fastinfo.cuda import linear_kernels as kernels
 from fastinfo.cuda import products, rows, seam
-from fastinfo.cuda.memory import Memory, Rows, blocks, new
+from fastinfo.cuda.arrays import Memory, Rows, blocks, new
 
 # Rows of a block at most: a product of more is no faster.
 ROWS = 8192

@@ -19,9 +19,9 @@ from fastinfo.catalogue import Tile
 from fastinfo.cpu.pairs import EPSILON, PRODUCT_ERROR, RTOL, WIDE, Job
 from fastinfo.cuda import pair_kernels as kernels
 from fastinfo.cuda import seam
+from fastinfo.cuda.arrays import Memory, Rows, as_result, blocks, new
 from fastinfo.cuda.bin_kernels import THREADS as ROW_THREADS
 from fastinfo.cuda.bins import Divisors, arguments
-from fastinfo.cuda.memory import Memory, Rows, as_result, blocks, new
 
 __all__ = ["Job", "Side", "bands", "condensed", "mirror"]
 

@@ -17,7 +17,7 @@ import numpy as np
 from fastinfo.arrays import widen
 from fastinfo.cuda import linear_kernels as kernels
 from fastinfo.cuda import seam
-from fastinfo.cuda.memory import Memory, blocks
+from fastinfo.cuda.arrays import Memory, blocks
 
 
 def takes_halves(kind: str) -> bool:

@@ -15,7 +15,7 @@ from fastinfo.configuration import checked
 from fastinfo.cpu import reductions as on_host
 from fastinfo.cuda import reduction_kernels as kernels
 from fastinfo.cuda import seam
-from fastinfo.cuda.memory import Memory, Rows, blocks, new
+from fastinfo.cuda.arrays import Memory, Rows, blocks, new
 from fastinfo.cuda.row_kernels import THREADS
 
 

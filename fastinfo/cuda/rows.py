@@ -15,7 +15,7 @@ from fastinfo.arrays import lazy
 from fastinfo.cpu.rows import Options
 from fastinfo.cuda import gradient_kernels, seam
 from fastinfo.cuda import row_kernels as kernels
-from fastinfo.cuda.memory import Memory, Rows, blocks, new
+from fastinfo.cuda.arrays import Memory, Rows, blocks, new
 from fastinfo.cuda.row_kernels import THREADS
 
 __all__ = ["Options", "Problem", "entropies", "log_softmax", "losses", "softmax", "statistics"]

@@ -97,11 +97,11 @@ class Memory:
 
     def part(self, k: int) -> Memory:
         """Return the k-th of the parts along the first axis."""
-        return read("", self.native[k], self.kind).data
+        return read("", self.native[k]).data
 
     def reshape(self, shape: tuple[int, ...]) -> Memory:
         """Return a contiguous array in another shape."""
-        return read("", self.native.reshape(shape), self.kind).data
+        return read("", self.native.reshape(shape)).data
 
     def filled(self, v: float) -> Memory:
         """Return the same, filled with a number."""
@@ -159,8 +159,9 @@ KINDS = {
 }
 
 
-def read(name: str, x: Any, kind: str) -> Source:
+def read(name: str, x: Any) -> Source:
     """Return an array on a device as a `Source`."""
+    kind = type(x).__module__.partition(".")[0]
     if kind not in KINDS:
         raise TypeError(
             f"{name} lives on a CUDA device in a {type(x).__module__} array: pass it as one of "
@@ -193,7 +194,7 @@ def empty(shape: Sequence[int], dtype: str, like: Source) -> Memory:
 
 def new(shape: Sequence[int], dtype: str, like: Memory) -> Memory:
     """Return uninitialised memory as `empty` does."""
-    return read("", KINDS[like.kind].make(shape, dtype, like.native), like.kind).data
+    return read("", KINDS[like.kind].make(shape, dtype, like.native)).data
 
 
 def as_result(values: Memory, dtype: str) -> Memory:
@@ -210,7 +211,7 @@ def as_result(values: Memory, dtype: str) -> Memory:
     return out
 
 
-def give(result: Memory) -> Any:
+def give(result: Memory, like: Source, dtype: str | None = None) -> Any:
     """Return a result as the caller's kind of array."""
     return result.native
 
@@ -223,7 +224,7 @@ def output(
     like = inputs[0]
     if type(out).__module__.partition(".")[0] != like.kind:
         raise ValueError(f"{name} must be an array of {like.kind}, got {type(out).__name__}")
-    target = read(name, out, like.kind)
+    target = read(name, out)
     if target.device != like.device:
         raise ValueError(f"{name} must be on {like.device}, as {like.name}, got {target.device}")
     if target.shape != shape:
