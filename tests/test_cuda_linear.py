@@ -18,7 +18,8 @@ skip_without_device()
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures(switch_often.__name__)]
 
 from fastinfo import arrays  # noqa: E402
-from fastinfo.cuda import linear, memory, products  # noqa: E402
+from fastinfo.cuda import arrays as device_arrays  # noqa: E402
+from fastinfo.cuda import linear, products  # noqa: E402
 from fastinfo.cuda.arrays import Memory  # noqa: E402
 
 DTYPES = {
@@ -314,8 +315,10 @@ def test_tensors(rng, monkeypatch, dtype):
     on_cuda = arrays.on_cuda
     monkeypatch.setattr(arrays, "on_cuda", lambda x, kind: kind == "torch" or on_cuda(x, kind))
     monkeypatch.setattr(products, "takes_halves", lambda kind: False)
-    kind = memory.Kind(lambda x: (x.data_ptr(), 0, "cuda:0"), memory.KINDS["torch"].make)
-    monkeypatch.setitem(memory.KINDS, "torch", kind)
+    kind = device_arrays.Kind(
+        lambda x: (x.data_ptr(), 0, "cuda:0"), device_arrays.KINDS["torch"].make
+    )
+    monkeypatch.setitem(device_arrays.KINDS, "torch", kind)
     given = {"return_grad": True, "softcap": 5.0, "label_smoothing": 0.1}
     factors = [
         torch.tensor(rng.normal(size=s)).to(getattr(torch, dtype))
