@@ -150,6 +150,7 @@ def _binary(
 ) -> Any:  # fmt: skip
     """Check the arguments, compute, and give back what is asked for."""
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    checks.on_processor("binary cross-entropy", x)
     y, pos = read("y", targets), read("pos_weight", pos_weight)
     sample = read("sample_weight", 1.0 if sample_weight is None else sample_weight)
     same_device(x, y, pos, sample)

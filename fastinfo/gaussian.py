@@ -534,6 +534,7 @@ class Given:
         """Read arguments by their names; Python numbers do not decide what the result is."""
         sources = [read(name, value) for name, value in arguments.items()]
         same_device(*sources)
+        checks.on_processor("a measure of Gaussians", *sources)
         numbers = [type(value) in (int, float, bool) for value in arguments.values()]
         arrays = [s for s, number in zip(sources, numbers, strict=True) if not number] or sources
         real = "float64" if promote(*arrays) == "float64" else "float32"

@@ -506,6 +506,7 @@ def surprisal(p: Any, *, base: float | None = None) -> Any:
     [ 0.  1.  2. inf]
     """
     x = read("p", p)
+    checks.on_processor("surprisal", x)
     unit = checks.logarithm_of(base)
     result = empty(x.shape, x.result)
     if x.data.size:

@@ -538,6 +538,7 @@ def negative_log_likelihood(
     unit = checks.logarithm_of(base)
     source, y = read("q", q), read("targets", targets)
     same_device(source, y)
+    checks.on_processor("negative_log_likelihood", source)
     axis = checks.axis_of(axis, len(source.shape), "q")
     checks.some("q", source.shape, axis, "class")
     rows = Rows.of(source, axis)

@@ -101,6 +101,7 @@ def _labels(name: str, x: Any) -> Source:
             source = read(name, x)
         else:
             source = Source(name, data, data.dtype.name, "numpy", data.dtype)
+    checks.on_processor("contingency", source)
     if source.data.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional, got shape {source.shape}")
     return source
@@ -260,6 +261,7 @@ def mutual_information_matrix(
 def _codes(name: str, x: Any) -> Source:
     """Read a table of codes."""
     source = read(name, x)
+    checks.on_processor("mutual_information_matrix", source)
     if len(source.shape) != 2:
         raise ValueError(f"{name} must have two dimensions, got shape {source.shape}")
     if source.is_float and source.data.size:

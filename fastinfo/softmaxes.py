@@ -231,6 +231,7 @@ def _divergence(
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     p, q = read("p_logits", p_logits), read("q_logits", q_logits)
     same_device(p, q)
+    checks.on_processor(f"softmax_{measure}_divergence", p)
     if p.shape != q.shape:
         raise ValueError(f"q_logits must have the shape of p_logits, {p.shape}, got {q.shape}")
     axis = checks.axis_of(axis, len(p.shape), "p_logits")

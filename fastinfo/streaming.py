@@ -104,6 +104,7 @@ class StreamingCrossEntropy:
         self, targets: Any, *, ignore_index: int = -100, target_logits: Any = None
     ) -> None:
         y = read("targets", targets)
+        checks.on_processor("StreamingCrossEntropy", y)
         self._like = replace(y, data=np.empty(0), native=None)
         self._shape = y.shape
         self._ignore_index = checks.integer("ignore_index", ignore_index)

@@ -357,6 +357,7 @@ def _slack(parent: Source, children: Source) -> float:
 def _table(name: str, x: Any) -> Source:
     """Return an argument with at least two axes and a cell."""
     source = read(name, x)
+    checks.on_processor("a measure of joint tables", source)
     if source.data.ndim < 2:
         raise ValueError(f"{name} must have at least two axes, got shape {source.shape}")
     if 0 in source.shape[-2:]:

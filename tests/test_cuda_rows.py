@@ -219,3 +219,22 @@ def test_means_over_nothing():
     none = on_device(np.zeros((0, 3), np.float32)), on_device(np.zeros(0, np.int64))
     assert np.isnan(host(fastinfo.softmax_cross_entropy(*none)))
     assert host(fastinfo.softmax_cross_entropy(*none, reduction="none")).shape == (0,)
+
+
+def test_what_is_not_built_says_so():
+    x, y = on_device(np.full((2, 3), 0.5, np.float32)), on_device([0, 1])
+    calls = {
+        "softmax_kl_divergence": lambda: fastinfo.softmax_kl_divergence(x, x),
+        "softmax_js_divergence": lambda: fastinfo.softmax_js_divergence(x, x),
+        "binary cross-entropy": lambda: fastinfo.binary_cross_entropy(x, x),
+        "negative_log_likelihood": lambda: fastinfo.negative_log_likelihood(x, y),
+        "StreamingCrossEntropy": lambda: fastinfo.StreamingCrossEntropy(y),
+        "surprisal": lambda: fastinfo.surprisal(x),
+        "contingency": lambda: fastinfo.contingency(y, y),
+        "mutual_information_matrix": lambda: fastinfo.mutual_information_matrix(on_device([[1]])),
+        "a measure of Gaussians": lambda: fastinfo.gaussian.entropy(x),
+        "a measure of joint tables": lambda: fastinfo.mutual_information(x),
+    }
+    for name, call in calls.items():
+        with pytest.raises(TypeError, match=f"{name} is not computed on a CUDA device.*copy"):
+            call()

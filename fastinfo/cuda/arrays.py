@@ -96,11 +96,11 @@ class Memory:
         return dataclasses.replace(self, shape=shape, strides=tuple(strides))
 
     def part(self, k: int) -> Memory:
-        """Return the k-th of the parts along the first axis."""
+        """Return the k-th of the parts along the first axis of memory that `new` made."""
         return read("", self.native[k]).data
 
     def reshape(self, shape: tuple[int, ...]) -> Memory:
-        """Return a contiguous array in another shape."""
+        """Return memory that `new` made in another shape."""
         return read("", self.native.reshape(shape)).data
 
     def filled(self, v: float) -> Memory:
