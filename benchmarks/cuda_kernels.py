@@ -108,10 +108,32 @@ def tiles(measure: str, which: int, storage: str) -> tuple[Any, Any]:
     return pair_kernels.tiles(road.term, storage, road.uniform), given
 
 
+def logit_pairs(storage: str, which: str) -> tuple[Any, Any]:
+    """Kernels of divergences of rows of logits."""
+    from fastinfo.catalogue import LOGIT_DIVERGENCES
+    from fastinfo.cuda import logit_pair_kernels as kernels
+
+    t, (memory, real) = _types(), _kinds(storage)
+    kinds = (storage, storage, str(real))
+    rows = *_rows(memory), *_rows(memory), t.int64
+    active, wide, own = _array(real), _array(t.float64, 2), _array(real, 2)
+    option = t.UniTuple(real, kernels.OPTIONS)
+    js = LOGIT_DIVERGENCES["js"]
+    if which == "states":
+        return kernels.states(*kinds), (*rows, t.int64, active, option, _array(real, 3))
+    if which == "sums":
+        kernel = kernels.sums(js.far_terms, *kinds)
+        return kernel, (*rows, t.int64, own, option, _array(real, 3))
+    if which == "gradients":
+        kernel = kernels.gradients(js.slope, *kinds)
+        return kernel, (*rows, t.int64, active, own, option, *_rows(memory))
+    exact = t.UniTuple(t.float64, kernels.OPTIONS)
+    return kernels.near(js.terms, *kinds), (*rows, active, exact, wide, own, _array(t.float64))
+
+
 def _kernels() -> list[Kernel]:
-    found = []
+    found, of = [], functools.partial
     for s in FLOATS:
-        of = functools.partial
         found += [
             Kernel("loss", s, of(losses, s, False, "none", False)),
             Kernel("loss + gradient", s, of(losses, s, False, "none", True)),
@@ -119,6 +141,12 @@ def _kernels() -> list[Kernel]:
             Kernel("statistics", s, of(states, s, True)),
             Kernel("softmax", s, of(gradients, s, "none")),
             Kernel("entropy, gradient", s, of(gradients, s, "entropy")),
+        ]
+    for s in ("float32", "bfloat16"):
+        found += [
+            Kernel("KL of logits", s, of(logit_pairs, s, "states")),
+            Kernel("JS of logits, second reading", s, of(logit_pairs, s, "sums")),
+            Kernel("JS of logits, gradient", s, of(logit_pairs, s, "gradients")),
         ]
     return [
         *found,

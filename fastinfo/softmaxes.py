@@ -231,13 +231,13 @@ def _divergence(
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     p, q = read("p_logits", p_logits), read("q_logits", q_logits)
     same_device(p, q)
-    checks.on_processor(f"softmax_{measure}_divergence", p)
     if p.shape != q.shape:
         raise ValueError(f"q_logits must have the shape of p_logits, {p.shape}, got {q.shape}")
     axis = checks.axis_of(axis, len(p.shape), "p_logits")
     checks.some("p_logits and q_logits", p.shape, axis, "class")
     rows = Rows.of(q, axis)
-    active, total = row_weights(sample_weight, rows.shape, None, None, reduction, q)
+    like = dataclasses.replace(p, dtype=promote(p, q))
+    active, total = row_weights(sample_weight, rows.shape, None, None, reduction, like)
     module = home("logit_pairs", p.device)
     pair = module.Pair(
         measure, Rows.of(p, axis), rows, checks.temperature_of(temperature), weight, active
@@ -245,5 +245,4 @@ def _divergence(
     others = [] if sample_weight is None else [read("sample_weight", sample_weight)]
     grad = gradient_buffer(return_grad, out, q, [q, p, *others])
     values = module.divergences(pair, None if grad is None else classes_last(grad, axis))
-    like = dataclasses.replace(p, dtype=promote(p, q))
     return with_gradient(values, rows.shape, reduction, total, like, grad, q, out)

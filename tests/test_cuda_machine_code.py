@@ -9,7 +9,7 @@ from benchmarks import cuda_code
 if cuda_code.missing():
     pytest.skip(cuda_code.missing(), allow_module_level=True)
 
-from benchmarks.cuda_kernels import ARCHITECTURES, KERNELS, tiles
+from benchmarks.cuda_kernels import ARCHITECTURES, KERNELS, logit_pairs, tiles
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -37,3 +37,11 @@ def test_tiles_of_pairs(measure, which, arch):
     assert loops == 0 if measure == "total_variation" else loops % 16 == 0
     assert code.loads[128] >= 2
     assert code.registers <= 96
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_rows_of_logits_again_in_float64(arch):
+    """All of the double arithmetic is in a kernel of its own, short enough to be compiled soon."""
+    code = cuda_code.compiled(*logit_pairs("bfloat16", "near"), arch)
+    assert (code.local, code.stack, code.spills) == ([], 0, 0)
+    assert 0 < len(code.doubles) < 2000

@@ -20,8 +20,8 @@ P_MAX, Q_MAX, P_SHARE, Q_SHARE, DISTANCE, SHIFT, OF_Q, FACTOR, CONSTANTS = range
 INVERSE_TEMPERATURE, LOG2_SCALE, WEIGHT, OPTIONS = range(4)
 # Classes whose terms are added up in lanes: equal terms are rounded alike, 512 of them to 6e-14.
 BLOCK = 4096
-# Sums of a row: of the two terms, of p and of q.
-FIRST, SECOND, SUM_P, SUM_Q, SUMS = range(5)
+# Sums of a row, of the two terms.
+FIRST, SECOND, SUMS = range(3)
 
 
 @cache
@@ -66,7 +66,7 @@ def _readers(p_storage, q_storage, arithmetic):
 
 @cache
 def sums(terms, p_storage, q_storage, arithmetic):
-    """Kernel: sums of the terms, of p and of q, over a stretch of some rows."""
+    """Kernel: sums of two terms over a stretch of some rows."""
     entries, read = _entries(arithmetic), _readers(p_storage, q_storage, arithmetic)
     lanes, filled, real = arithmetic.lanes, arithmetic.filled, arithmetic.real
     terms_of = formula(terms, arithmetic)
@@ -85,16 +85,13 @@ def sums(terms, p_storage, q_storage, arithmetic):
                 out[n, column] = 0.0
             for lo in range(0, width, BLOCK):
                 none = double(filled(0.0))
-                first, second, of_p, of_q = none, none, none, none
+                first, second = none, none
                 for k in range(lo, min(lo + BLOCK, width), lanes):
                     x, y, d, t = entries(*read(a, b, k), row, option)
                     f, s = terms_of(x, y, d, t, weight)
                     first, second = first + double(f), second + double(s)
-                    of_p, of_q = of_p + double(x), of_q + double(y)
                 out[n, FIRST] += sum_of(first)
                 out[n, SECOND] += sum_of(second)
-                out[n, SUM_P] += sum_of(of_p)
-                out[n, SUM_Q] += sum_of(of_q)
 
     return add_terms
 

@@ -92,8 +92,8 @@ def _finish(pair: Pair, state: np.ndarray, lo: int, hi: int, target: Rows | None
         # anew, both in the same way: what is equal must stay so
         log_sums = [row_kernels.P_LOG_SUM], [row_kernels.Q_LOG_SUM]
         figures[log_sums, near] = 0.0
-        sums = _sums(pair, formulas.no_terms, "float64", near, lo, figures)
-        figures[log_sums, near] = np.log(sums[:, [kernels.SUM_P, kernels.SUM_Q]].T)
+        sums = _sums(pair, formulas.masses, "float64", near, lo, figures)
+        figures[log_sums, near] = np.log(sums.T)
         sums = _sums(pair, pair.divergence.terms, "float64", near, lo, figures)
         value[near], of_q[near] = _value(pair, sums), sums[:, kernels.SECOND]
     if target is not None:

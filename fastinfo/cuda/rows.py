@@ -18,7 +18,16 @@ from fastinfo.cuda import row_kernels as kernels
 from fastinfo.cuda.arrays import Memory, Rows, blocks, new
 from fastinfo.cuda.row_kernels import THREADS
 
-__all__ = ["Options", "Problem", "entropies", "log_softmax", "losses", "softmax", "statistics"]
+__all__ = [
+    "Options",
+    "Problem",
+    "entropies",
+    "length_of_pieces",
+    "log_softmax",
+    "losses",
+    "softmax",
+    "statistics",
+]
 
 # Blocks that keep a device busy, and the least classes of a piece.
 ENOUGH, LEAST = 512, 16 * THREADS
@@ -105,16 +114,21 @@ class Problem:
     @lazy
     def length(self) -> int:
         """Classes of a piece: all, unless there are too few rows."""
-        count, width = max(1, self.logits.count), self.logits.width
-        if count >= ENOUGH or width <= 2 * LEAST:
-            return width
-        pieces = min(-(-ENOUGH // count), width // LEAST)
-        return -(-width // pieces // LEAST) * LEAST if pieces > 1 else width
+        return length_of_pieces(self.logits.count, self.logits.width)
 
     @property
     def pieces(self) -> int:
         """Pieces of a row."""
         return -(-self.logits.width // self.length)
+
+
+def length_of_pieces(count: int, width: int) -> int:
+    """Return the classes that a block reads of each of some rows."""
+    count = max(1, count)
+    if count >= ENOUGH or width <= 2 * LEAST:
+        return width
+    pieces = min(-(-ENOUGH // count), width // LEAST)
+    return -(-width // pieces // LEAST) * LEAST if pieces > 1 else width
 
 
 def losses(problem: Problem, out: Memory | None = None) -> Memory:

@@ -105,7 +105,7 @@ def formula(function: Callable, mathematics: Any) -> Any:
             scope[name] = getattr(mathematics, name)
         elif isinstance(scope.get(name), FunctionType):
             scope[name] = formula(scope[name], mathematics)
-        elif isinstance(scope.get(name), float):
+        if isinstance(scope.get(name), float):
             scope[name] = real(scope[name])
     constants = tuple(real(c) if isinstance(c, float) else c for c in function.__code__.co_consts)
     code = function.__code__.replace(co_consts=constants)
@@ -248,7 +248,7 @@ def _single() -> SimpleNamespace:
     if SIMULATED:
         return SimpleNamespace(
             real=np.float32, exp2=np.exp2, exp=np.exp, log=np.log, log1p=np.log1p, sqrt=np.sqrt,
-            tanh=np.tanh, cosh=np.cosh, log2=np.log2, where=where, maximum=np.fmax,
+            tanh=np.tanh, cosh=np.cosh, log2=np.log2, expm1=np.expm1, where=where, maximum=np.fmax,
             **_of_means(np.log2, np.fmax),
         )  # fmt: skip
     log2 = _instruction("lg2.approx.ftz.f32")
@@ -258,14 +258,14 @@ def _single() -> SimpleNamespace:
         exp2=_instruction("ex2.approx.ftz.f32"),
         log2=log2,
         exp=math.exp, log=math.log, log1p=math.log1p, sqrt=math.sqrt, tanh=math.tanh,
-        cosh=math.cosh, where=where, maximum=_cuda.libdevice.fmaxf,
+        expm1=math.expm1, cosh=math.cosh, where=where, maximum=_cuda.libdevice.fmaxf,
         **_of_means(log2, _cuda.libdevice.fmaxf),
     )  # fmt: skip
 
 
 def _double() -> SimpleNamespace:
     library = np if SIMULATED else math
-    names = ("exp2", "log2", "exp", "log", "log1p", "sqrt", "tanh", "cosh")
+    names = ("exp2", "log2", "exp", "log", "log1p", "expm1", "sqrt", "tanh", "cosh")
     functions = {name: getattr(library, name) for name in names}
     functions |= {"frexp": library.frexp, "ldexp": library.ldexp, "log_unit": 1.0}
     functions["atanh"] = np.arctanh if SIMULATED else math.atanh

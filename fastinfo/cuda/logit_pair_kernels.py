@@ -1,0 +1,557 @@
+"""Two rows of logits read side by side by a block of threads, on a device.
+
+The first reading gives both normalisers and KL, a thread keeping a state measured from its own
+maxima. Later ones know the normalisers: sums of terms, and derivatives by the logits of q. Values
+near 0 are summed again in float64, in a kernel of its own.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from fastinfo import formulas
+from fastinfo.cuda.gradient_kernels import filler
+from fastinfo.cuda.reduce import of_block
+from fastinfo.cuda.row_kernels import SHIFT, STEP, THREADS, highest_of, start_of
+from fastinfo.cuda.seam import (
+    SIMULATED,
+    cuda,
+    formula,
+    helper,
+    kernel,
+    loader,
+    mathematics,
+    storer,
+)
+
+# Threads of a block of the kernel in float64, whose terms need many registers.
+NEAR_THREADS = 2 if SIMULATED else 128
+# A row's state after the first reading: maximum of p, Σ exp((z - m) / T), Σ of that times
+# (z - m) - (y - n), maximum n of q, Σ exp((y - n) / T).
+MAX, SUM, RELATIVE, OTHER_MAX, OTHER_SUM, NUMBERS = range(6)
+# Figures of a row.
+P_MAX, P_LOG_SUM, Q_MAX, Q_LOG_SUM, FIGURES = range(5)
+# What later readings know of a row, as in `cpu.logit_pair_kernels`; whether the next is to read it.
+TOP, OTHER_TOP, P_SHARE, Q_SHARE, DISTANCE, GAP, OF_Q, FACTOR, WANTED, CONSTANTS = range(10)
+# Sums of a row, of the two terms.
+FIRST, SECOND, SUMS = range(3)
+# Options: 1 / T, log2(e) / T, the weight of p.
+INVERSE_TEMPERATURE, LOG2_SCALE, WEIGHT, OPTIONS = range(4)
+
+
+# --- two rows side by side -----------------------------------------------------------------------
+
+
+def _wide(storage, lanes):
+    """Return load(x, i), `lanes` numbers by loads of 16 bytes, and how many one of those gives."""
+    load_wide, own = loader(storage)[1], 8 if storage in ("float16", "bfloat16") else 4
+    if own == lanes:
+        return load_wide, own
+    return helper(lambda x, i: load_wide(x, i) + load_wide(x, i + own)), own
+
+
+@cache
+def _lanes(p_storage, q_storage):
+    return 8 if {"float16", "bfloat16"} & {p_storage, q_storage} else 4
+
+
+def _walker(p_storage, q_storage, one, threads):
+    """Return walk(..., state, given): one(state, v, u, k, given) of all classes."""
+    load_p, load_q = loader(p_storage)[0], loader(q_storage)[0]
+
+    @helper
+    def walk(p, p_start, p_place, q, q_start, q_place, begin, end, state, given):
+        p_step, q_step = p_place[STEP], q_place[STEP]
+        for k in range(begin + cuda.threadIdx.x, end, threads):
+            v, u = load_p(p, p_start + k * p_step), load_q(q, q_start + k * q_step)
+            state = one(state, v, u, k, given)
+        return state
+
+    return walk
+
+
+def _wide_walker(p_storage, q_storage, one, wide):
+    """Return walk(..., state, given) as `_walker`, by wide(state, v, u, k, given) of tuples.
+
+    So both rows are read 16 bytes at a time, if they lie alike.
+    """
+    load_p, load_q, lanes = loader(p_storage)[0], loader(q_storage)[0], _lanes(p_storage, q_storage)
+    (wide_p, p_lanes), (wide_q, q_lanes) = _wide(p_storage, lanes), _wide(q_storage, lanes)
+    walk_slowly, threads = _walker(p_storage, q_storage, one, THREADS), THREADS
+
+    @helper
+    def walk(p, p_start, p_place, q, q_start, q_place, begin, end, state, given):
+        t = cuda.threadIdx.x
+        p_head = -(p_start + begin + p_place[SHIFT]) % p_lanes
+        q_head = -(q_start + begin + q_place[SHIFT]) % q_lanes
+        first = p_head if p_lanes == lanes else q_head
+        alike = first % p_lanes == p_head and first % q_lanes == q_head
+        if alike and p_place[STEP] == 1 and q_place[STEP] == 1:
+            head = min(begin + first, end)
+            tail = head + (end - head) // lanes * lanes
+            for k in range(begin + t, head, threads):
+                state = one(state, load_p(p, p_start + k), load_q(q, q_start + k), k, given)
+            k, stride = head + t * lanes, threads * lanes
+            while k + stride < tail:
+                v, u = wide_p(p, p_start + k), wide_q(q, q_start + k)
+                v1, u1 = wide_p(p, p_start + k + stride), wide_q(q, q_start + k + stride)
+                state = wide(state, v, u, k, given)
+                state = wide(state, v1, u1, k + stride, given)
+                k += 2 * stride
+            if k < tail:
+                v, u = wide_p(p, p_start + k), wide_q(q, q_start + k)
+                state = wide(state, v, u, k, given)
+            for k in range(tail + t, end, threads):
+                state = one(state, load_p(p, p_start + k), load_q(q, q_start + k), k, given)
+        else:
+            state = walk_slowly(
+                p, p_start, p_place, q, q_start, q_place, begin, end, state, given
+            )  # fmt: skip
+        return state
+
+    return walk
+
+
+def _over(lanes, one):
+    """Return each(state, v, u, k, given): one(state, v, u, k, given) over two tuples, in order."""
+    last = lanes - 1
+
+    @helper
+    def own(state, v, u, k, given):
+        return one(state, v[last], u[last], k + last, given)
+
+    if lanes == 1:
+        return own
+    others = _over(lanes - 1, one)
+
+    @helper
+    def each(state, v, u, k, given):
+        return own(others(state, v, u, k, given), v, u, k, given)
+
+    return each
+
+
+def _mapped(lanes, one):
+    """Return each(v, u, given): the tuple of one(v, u, given) over two tuples."""
+    last = lanes - 1
+
+    @helper
+    def own(v, u, given):
+        return (one(v[last], u[last], given),)
+
+    if lanes == 1:
+        return own
+    others = _mapped(lanes - 1, one)
+
+    @helper
+    def each(v, u, given):
+        return others(v, u, given) + own(v, u, given)
+
+    return each
+
+
+# --- the first reading ---------------------------------------------------------------------------
+
+
+@cache
+def _raiser(real):
+    """The state measured from other maxima, no lower; an infinite Σ stays so."""
+    m_ = mathematics(real)
+    exp2, zero, infinity = m_.exp2, m_.real(0), m_.real(np.inf)
+
+    @helper
+    def raised(state, top, other_top, scale):
+        m, s, e, n, c = state
+        if c > zero and other_top > n:
+            gap = other_top - n
+            e += s * gap
+            c *= exp2(-gap * scale)
+        if s > zero and top > m:
+            gap = top - m
+            shrink = exp2(-gap * scale)
+            e = (e - s * gap) * shrink if e < infinity else e
+            s *= shrink
+        return top, s, e, other_top, c
+
+    return raised
+
+
+@cache
+def merger(real):
+    """Merge(s, t, scale): the state of two pieces of a pair of rows."""
+    raised = _raiser(real)
+
+    @helper
+    def merge(s, t, scale):
+        top, other_top = t[0] if t[0] > s[0] else s[0], t[3] if t[3] > s[3] else s[3]
+        s, t = raised(s, top, other_top, scale), raised(t, top, other_top, scale)
+        return top, s[1] + t[1], s[2] + t[2], other_top, s[4] + t[4]
+
+    return merge
+
+
+@cache
+def _first_reader(p_storage, q_storage, real):
+    """Read the classes [begin, end) of two rows by all threads of a block into their state."""
+    m_, raised = mathematics(real), _raiser(real)
+    kind, exp2, maximum = m_.real, m_.exp2, m_.maximum
+    zero, infinity, lowest = kind(0), kind(np.inf), kind(np.finfo(real).min)
+    lanes = _lanes(p_storage, q_storage)
+
+    @helper
+    def add(state, v, u, k, scale):
+        """Logits that are no higher than the maxima; a class that only q masks makes it inf."""
+        v, u = kind(v), kind(u)
+        m, s, e, n, c = state
+        d, f = v - m, u - n
+        w = exp2(d * scale)
+        term = w * (d - f) if w > zero else zero
+        term = infinity if u == -infinity and v > -infinity else term
+        return m, s + w, e + term, n, c + exp2(f * scale)
+
+    @helper
+    def add_one(state, v, u, k, scale):
+        top, other_top = maximum(state[0], kind(v)), maximum(state[3], kind(u))
+        return add(raised(state, top, other_top, scale), v, u, k, scale)
+
+    highest, each = highest_of(lanes, m_.maximum), _over(lanes, add)
+
+    @helper
+    def add_wide(state, v, u, k, scale):
+        top, other_top = kind(highest(v)), kind(highest(u))
+        if top > state[0] or other_top > state[3]:
+            top, other_top = maximum(state[0], top), maximum(state[3], other_top)
+            state = raised(state, top, other_top, scale)
+        return each(state, v, u, k, scale)
+
+    walk = _wide_walker(p_storage, q_storage, add_one, add_wide)
+    reduced = of_block(merger(real), NUMBERS, 0, THREADS, real)
+
+    @helper
+    def read(p, p_start, p_place, q, q_start, q_place, begin, end, scale):
+        nothing = lowest, zero, zero, lowest, zero
+        own = walk(p, p_start, p_place, q, q_start, q_place, begin, end, nothing, scale)
+        return reduced(own, scale)
+
+    return read
+
+
+@cache
+def states(p_storage, q_storage, real):
+    """Kernel: states of pieces of pairs of rows, a block each; block (row, piece)."""
+    read = _first_reader(p_storage, q_storage, real)
+    zero = mathematics(real).real(0)
+
+    @kernel
+    def read_states(
+        p, p_starts, p_place, q, q_starts, q_place, width, length, active, option, numbers
+    ):
+        i, piece = cuda.blockIdx.x, cuda.blockIdx.y
+        begin = piece * length
+        end = min(begin + length, width) if active[i] != zero else begin
+        m, s, e, n, c = read(
+            p, start_of(p_starts, p_place, i), p_place, q, start_of(q_starts, q_place, i),
+            q_place, begin, end, option[LOG2_SCALE],
+        )  # fmt: skip
+        if cuda.threadIdx.x == 0:
+            numbers[i, piece, MAX], numbers[i, piece, SUM] = m, s
+            numbers[i, piece, RELATIVE], numbers[i, piece, OTHER_MAX] = e, n
+            numbers[i, piece, OTHER_SUM] = c
+
+    return read_states
+
+
+# --- what is known of rows -----------------------------------------------------------------------
+
+
+@cache
+def _known(real):
+    """The constants of a row in a float type but the last two, from its figures in float64."""
+    kind, exp = mathematics(real).real, mathematics("float64").exp
+
+    @helper
+    def known(p_max, p_log_sum, q_max, q_log_sum, inverse_t):
+        distance = p_max - q_max
+        of_q = distance - p_max
+        lost = (p_max - (distance - of_q)) - (q_max + of_q)
+        rounded = kind(distance)
+        gap = (p_log_sum - q_log_sum) + ((distance - np.float64(rounded)) + lost) * inverse_t
+        return (
+            kind(p_max), kind(q_max), kind(exp(-p_log_sum)), kind(exp(-q_log_sum)), rounded,
+            kind(gap),
+        )  # fmt: skip
+
+    return known
+
+
+@cache
+def _writer(real):
+    """Write the constants of a row; NaN for its gradient where it is no distribution."""
+    kind, known = mathematics(real).real, _known(real)
+
+    @helper
+    def write(constants, i, p_max, p_log_sum, q_max, q_log_sum, of_q, active, inverse_t):
+        row = known(p_max, p_log_sum, q_max, q_log_sum, inverse_t)
+        constants[i, TOP], constants[i, OTHER_TOP], constants[i, P_SHARE] = row[0], row[1], row[2]
+        constants[i, Q_SHARE], constants[i, DISTANCE], constants[i, GAP] = row[3], row[4], row[5]
+        constants[i, OF_Q] = kind(of_q)
+        constants[i, FACTOR] = kind(active * inverse_t + 0.0 * (p_log_sum + q_log_sum))
+
+    return write
+
+
+@cache
+def summaries(real, far):
+    """Kernel: figures and constants of rows, and their KL, from states of pieces; a thread a row.
+
+    With `far` terms to come all rows are wanted, else those whose KL is near 0.
+    """
+    merge, write, log = merger("float64"), _writer(real), mathematics("float64").log
+    zero, one = mathematics(real).real(0), mathematics(real).real(1)
+
+    @helper
+    def piece(numbers, i, k):
+        return (
+            np.float64(numbers[i, k, MAX]), np.float64(numbers[i, k, SUM]),
+            np.float64(numbers[i, k, RELATIVE]), np.float64(numbers[i, k, OTHER_MAX]),
+            np.float64(numbers[i, k, OTHER_SUM]),
+        )  # fmt: skip
+
+    @helper
+    def log_sum_of(total):
+        return np.nan if total == 0.0 else log(total)
+
+    @kernel
+    def summarise(numbers, active, option, near, figures, constants, values):
+        i = cuda.grid(1)
+        if i < values.size:
+            inverse_t = option[INVERSE_TEMPERATURE]
+            state = piece(numbers, i, 0)
+            for k in range(1, numbers.shape[1]):
+                state = merge(state, piece(numbers, i, k), option[LOG2_SCALE])
+            m, s, e, n, c = state
+            log_sum, other_log_sum, weight = log_sum_of(s), log_sum_of(c), np.float64(active[i])
+            size = e / s * inverse_t
+            value = size - (log_sum - other_log_sum)
+            figures[i, P_MAX], figures[i, P_LOG_SUM] = m, log_sum
+            figures[i, Q_MAX], figures[i, Q_LOG_SUM] = n, other_log_sum
+            wanted = active[i] != zero and (far or value < near * (1.0 + abs(size)))
+            constants[i, WANTED] = one if wanted else zero
+            write(constants, i, m, log_sum, n, other_log_sum, 0.0, weight, inverse_t)
+            values[i] = value * weight if active[i] != zero else 0.0
+
+    return summarise
+
+
+@cache
+def totals(real):
+    """Kernel: weighted divergences from sums of pieces; those near 0 stay wanted."""
+    kind = mathematics(real).real
+    zero, one = kind(0), kind(1)
+
+    @kernel
+    def add_up(sums, active, option, near, constants, values):
+        i = cuda.grid(1)
+        if i < values.size and constants[i, WANTED] != zero:
+            first, second = 0.0, 0.0
+            for k in range(sums.shape[1]):
+                first += np.float64(sums[i, k, FIRST])
+                second += np.float64(sums[i, k, SECOND])
+            weight = option[WEIGHT]
+            value = weight * first + (1.0 - weight) * second
+            constants[i, WANTED] = one if value < near else zero
+            constants[i, OF_Q] = kind(second)
+            values[i] = value * np.float64(active[i])
+
+    return add_up
+
+
+# --- later readings ------------------------------------------------------------------------------
+
+
+@cache
+def _entries(real):
+    """p, q, d = p - q and t = log(p / q) of two logits, each with its own digits."""
+    m_ = mathematics(real)
+    kind, exp2, expm1 = m_.real, m_.exp2, m_.expm1
+    zero, infinity = kind(0), kind(np.inf)
+
+    @helper
+    def entries(v, u, row, option):
+        v, u = kind(v), kind(u)
+        scale = kind(option[LOG2_SCALE])
+        p, q = exp2((v - row[0]) * scale) * row[2], exp2((u - row[1]) * scale) * row[3]
+        high = v - u
+        back = high - v
+        low = (v - (high - back)) - (u + back)
+        low = low if abs(high) < infinity else zero
+        t = ((high - row[4]) + low) * kind(option[INVERSE_TEMPERATURE]) - row[5]
+        below = expm1(-abs(t))
+        d = -p * below if t > zero else q * below
+        if p == zero or q == zero:
+            d = -q if p == zero else p
+        return p, q, d, t
+
+    return entries
+
+
+@cache
+def _adder(terms, p_storage, q_storage, real, threads):
+    """Sums of two terms over the classes [begin, end) of two rows, by a block.
+
+    Unrolled only where it streams: a term in float64 is hundreds of instructions.
+    """
+    m_ = mathematics(real)
+    entries, terms_of, zero = _entries(real), formula(terms, m_), m_.real(0)
+
+    @helper
+    def add_one(state, v, u, k, given):
+        row, option, weight = given
+        p, q, d, t = entries(v, u, row, option)
+        first, second = terms_of(p, q, d, t, weight)
+        return state[0] + first, state[1] + second
+
+    walk = _walker(p_storage, q_storage, add_one, threads)
+    if threads == THREADS:
+        wide = _over(_lanes(p_storage, q_storage), add_one)
+        walk = _wide_walker(p_storage, q_storage, add_one, wide)
+    both = helper(lambda s, t, given: (s[0] + t[0], s[1] + t[1]))
+    reduced = of_block(both, SUMS, 0, threads, real)
+
+    @helper
+    def add(p, p_start, p_place, q, q_start, q_place, begin, end, given):
+        nothing = zero, zero
+        own = walk(p, p_start, p_place, q, q_start, q_place, begin, end, nothing, given)
+        return reduced(own, 0)
+
+    return add
+
+
+@cache
+def _row(real):
+    """What is known of row i, as a tuple."""
+
+    @helper
+    def row_of(constants, i):
+        return (
+            constants[i, TOP], constants[i, OTHER_TOP], constants[i, P_SHARE],
+            constants[i, Q_SHARE], constants[i, DISTANCE], constants[i, GAP],
+        )  # fmt: skip
+
+    return row_of
+
+
+@cache
+def sums(terms, p_storage, q_storage, real):
+    """Kernel: sums of terms over pieces of wanted rows, a block each; block (row, piece)."""
+    add, row_of = _adder(terms, p_storage, q_storage, real, THREADS), _row(real)
+    kind = mathematics(real).real
+    zero = kind(0)
+
+    @kernel
+    def add_terms(
+        p, p_starts, p_place, q, q_starts, q_place, width, length, constants, option, out
+    ):
+        i, piece = cuda.blockIdx.x, cuda.blockIdx.y
+        if constants[i, WANTED] != zero:
+            begin = piece * length
+            given = row_of(constants, i), option, kind(option[WEIGHT])
+            found = add(
+                p, start_of(p_starts, p_place, i), p_place, q, start_of(q_starts, q_place, i),
+                q_place, begin, min(begin + length, width), given,
+            )  # fmt: skip
+            if cuda.threadIdx.x == 0:
+                out[i, piece, FIRST], out[i, piece, SECOND] = found[0], found[1]
+
+    return add_terms
+
+
+@cache
+def near(terms, p_storage, q_storage, real):
+    """Kernel: wanted rows again in float64, a block each: normalisers, then terms of one sign."""
+    wide = "float64", NEAR_THREADS
+    count = _adder(formulas.masses, p_storage, q_storage, *wide)
+    add = _adder(terms, p_storage, q_storage, *wide)
+    known, write, log = _known("float64"), _writer(real), mathematics("float64").log
+    zero = mathematics(real).real(0)
+
+    @kernel
+    def add_terms(
+        p, p_starts, p_place, q, q_starts, q_place, width, active, option, figures, constants,
+        values,
+    ):  # fmt: skip
+        i = cuda.blockIdx.x
+        if constants[i, WANTED] != zero:
+            p_start, q_start = start_of(p_starts, p_place, i), start_of(q_starts, q_place, i)
+            p_max, q_max = figures[i, P_MAX], figures[i, Q_MAX]
+            inverse_t, weight = option[INVERSE_TEMPERATURE], option[WEIGHT]
+            # both in one way: what is equal stays so
+            row = known(p_max, 0.0, q_max, 0.0, inverse_t)
+            found = count(p, p_start, p_place, q, q_start, q_place, 0, width, (row, option, weight))
+            p_log_sum, q_log_sum = log(found[0]), log(found[1])
+            row = known(p_max, p_log_sum, q_max, q_log_sum, inverse_t)
+            found = add(p, p_start, p_place, q, q_start, q_place, 0, width, (row, option, weight))
+            if cuda.threadIdx.x == 0:
+                own = np.float64(active[i])
+                values[i] = (weight * found[0] + (1.0 - weight) * found[1]) * own
+                write(constants, i, p_max, p_log_sum, q_max, q_log_sum, found[1], own, inverse_t)
+
+    return add_terms
+
+
+@cache
+def gradients(slope, p_storage, q_storage, real):
+    """Kernel: derivatives by the logits of q, a block a piece of a row, from the last row on."""
+    m_ = mathematics(real)
+    entries, row_of, slope_of, kind = _entries(real), _row(real), formula(slope, m_), m_.real
+    (store, store_wide), fill, zero = storer(q_storage), filler(q_storage), kind(0)
+    lanes, q_lanes = _lanes(p_storage, q_storage), _wide(q_storage, 8)[1]
+
+    @helper
+    def entry(v, u, given):
+        row, option, weight, of_q, factor = given[0]
+        p, q, d, t = entries(v, u, row, option)
+        return slope_of(p, q, d, t, weight, of_q) * factor
+
+    each = _mapped(lanes, entry)
+
+    @helper
+    def write_one(state, v, u, k, given):
+        _, out, start, step = given
+        store(out, start + k * step, entry(v, u, given))
+        return state
+
+    @helper
+    def write_wide(state, v, u, k, given):
+        _, out, start, _ = given
+        store_wide(out, start + k, each(v, u, given))
+        return state
+
+    walk = _walker(p_storage, q_storage, write_one, THREADS)
+    walk_wide = _wide_walker(p_storage, q_storage, write_one, write_wide)
+
+    @kernel
+    def write_slopes(
+        p, p_starts, p_place, q, q_starts, q_place, width, length, active, constants, option,
+        out, out_starts, out_place,
+    ):  # fmt: skip
+        # the last rows read are still in the caches
+        i, begin = cuda.gridDim.x - 1 - cuda.blockIdx.x, cuda.blockIdx.y * length
+        end = min(begin + length, width)
+        out_start, step = start_of(out_starts, out_place, i), out_place[STEP]
+        if active[i] == zero:
+            fill(zero, begin, end, out, out_start, step)
+        else:
+            q_start = start_of(q_starts, q_place, i)
+            apart = out_start + out_place[SHIFT] - q_start - q_place[SHIFT]
+            given = (
+                row_of(constants, i), option, kind(option[WEIGHT]), constants[i, OF_Q],
+                constants[i, FACTOR],
+            ), out, out_start, step  # fmt: skip
+            p_start = start_of(p_starts, p_place, i)
+            if step == 1 and apart % q_lanes == 0:
+                walk_wide(p, p_start, p_place, q, q_start, q_place, begin, end, 0, given)
+            else:
+                walk(p, p_start, p_place, q, q_start, q_place, begin, end, 0, given)
+
+    return write_slopes
