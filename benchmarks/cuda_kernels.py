@@ -131,6 +131,19 @@ def logit_pairs(storage: str, which: str) -> tuple[Any, Any]:
     return kernels.near(js.terms, *kinds), (*rows, active, exact, wide, own, _array(t.float64))
 
 
+def binary(inputs: str, storage: str, targets: str) -> tuple[Any, Any]:
+    """Losses of two classes with their derivatives."""
+    from fastinfo.cuda import binary_kernels
+
+    t, (memory, real) = _types(), _kinds(storage)
+    of_targets = _kinds(targets)[0] if targets in FLOATS else getattr(t, targets)
+    kernel = binary_kernels.losses(inputs, storage, targets, False, False, False, True)
+    given = _rows(memory), _rows(of_targets), *[_rows(real)] * 3, _rows(memory)
+    i = t.int64
+    types = *(part for rows in given for part in rows), i, i, i, real, real, *[_array(real)] * 2
+    return kernel, types
+
+
 def _kernels() -> list[Kernel]:
     found, of = [], functools.partial
     for s in FLOATS:
@@ -144,6 +157,7 @@ def _kernels() -> list[Kernel]:
         ]
     for s in ("float32", "bfloat16"):
         found += [
+            Kernel("binary loss + gradient", s, of(binary, "logits", s, s)),
             Kernel("KL of logits", s, of(logit_pairs, s, "states")),
             Kernel("JS of logits, second reading", s, of(logit_pairs, s, "sums")),
             Kernel("JS of logits, gradient", s, of(logit_pairs, s, "gradients")),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fastinfo import checks
-from fastinfo.arrays import Source, as_result, empty, give, read, same_device
+from fastinfo.arrays import Source, give, read, same_device
 from fastinfo.dispatch import home
 from fastinfo.reductions import gradient_buffer
 
@@ -150,64 +149,31 @@ def _binary(
 ) -> Any:  # fmt: skip
     """Check the arguments, compute, and give back what is asked for."""
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
-    checks.on_processor("binary cross-entropy", x)
     y, pos = read("y", targets), read("pos_weight", pos_weight)
     sample = read("sample_weight", 1.0 if sample_weight is None else sample_weight)
-    same_device(x, y, pos, sample)
+    arrays = [s for s in (x, y, pos, sample) if s.shape or s.device != "cpu"]
+    same_device(x, *arrays)
     if y.shape != x.shape:
         raise ValueError(f"y must have the shape of {x.name}, {x.shape}, got {y.shape}")
+    for weight in (pos, sample):
+        _broadcasts(weight, x)
     module = home("binary", x.device)
-    pos_number, pos_array, _ = _weight(module, pos, x)
-    number, sample_array, total = _weight(module, sample, x)
-    grad = gradient_buffer(return_grad, out, x, [x, y, pos, sample])
-    in_range = [x, y] if inputs == "probabilities" else [y]
-    for source in in_range:
-        # all checks come before the first write; and the kernel reads y in the digits of x
-        if source.dtype != "bool" and (out is not None or source.result != x.result):
-            low, high, _ = module.extent(source)
-            _refuse_outside([source] if low < 0.0 or high > 1.0 else [])
-    if reduction == "mean":
-        number = number / total if sample_array is None and total else total
-    problem = module.Problem(inputs, x, y, pos_number, pos_array, number, sample_array)
-    values = empty(x.shape, x.result) if reduction == "none" else None
-    loss, outside = module.losses(problem, values, grad)
-    _refuse_outside(in_range if outside else [])
-    if values is None:
-        mean_of_nothing = reduction == "mean" and not total
-        values = as_result(np.asarray(np.nan if mean_of_nothing else loss), x.result)
+    weights = module.Weights.of(pos, sample, x)
+    grad = gradient_buffer(return_grad, out, x, [x, *arrays])
+    problem = module.Problem(inputs, x, y, weights, reduction)
+    value = give(module.losses(problem, grad, out is not None), x)
     if grad is None:
-        return give(values, x)
-    return give(values, x), (give(grad, x, x.storage) if out is None else out)
+        return value
+    return value, (give(grad, x, x.storage) if out is None else out)
 
 
-def _weight(module: Any, weight: Source, x: Source) -> tuple[float, Source | None, float]:
-    """Return a weight as a number, or 1 and an array of the shape of x, and its sum over x."""
+def _broadcasts(weight: Source, x: Source) -> None:
+    """ValueError if a weight does not broadcast to the shape of x."""
     try:
-        data = np.broadcast_to(weight.data, x.shape)
+        fits = np.broadcast_shapes(weight.shape, x.shape) == x.shape
     except ValueError:
+        fits = False
+    if not fits:
         raise ValueError(
             f"{weight.name} must broadcast to the shape of {x.name}, {x.shape}, got {weight.shape}"
-        ) from None
-    size, limit = weight.data.size, float(np.finfo(x.result).max)
-    if size == 1:
-        low = high = total = float(weight.values().reshape(()))
-    else:
-        low, high, total = module.extent(weight)
-    if low < 0.0 or high > limit or not np.isfinite(total):
-        values = np.asarray(weight.values(), np.float64)
-        rule = f"finite in {x.result} and at least 0"
-        bad = ~((values >= 0.0) & (values <= limit))
-        checks.refuse(weight.name, rule, values, bad, ValueError, "position")
-    total *= x.data.size / max(size, 1)
-    # an array of zeros, which ignores; a number would multiply
-    if size == 1 and high > 0.0:
-        return high, None, total
-    return 1.0, replace(weight, data=data), total
-
-
-def _refuse_outside(sources: list[Source]) -> None:
-    """ValueError for the first value outside [0, 1]."""
-    for source in sources:
-        values = source.values()
-        outside = (values < 0) | (values > 1)
-        checks.refuse(source.name, "in [0, 1]", values, outside, ValueError, "position")
+        )

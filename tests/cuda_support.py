@@ -4,6 +4,7 @@ import importlib.util
 import os
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -68,3 +69,43 @@ def switch_often():
         sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(before)
+
+
+DTYPES = {
+    "float64": np.float64,
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+}
+# Largest differences from the processor's results, relative and absolute: twice what is promised of
+# each for float32; the last bit of a 16-bit gradient.
+LIMITS = {
+    "float64": (2e-12, 2e-15),
+    "float32": (4e-5, 2e-9),
+    "float16": (1e-3, 1e-7),
+    "bfloat16": (8e-3, 1e-9),
+}
+
+
+def same(device, expected, dtype, scale=1.0):
+    """Assert that results agree, kinds and shapes too."""
+    if isinstance(expected, tuple):
+        assert len(device) == len(expected)
+        for one, other in zip(device, expected, strict=True):
+            same(one, other, dtype, scale)
+        return
+    if expected is None:
+        assert device is None
+        return
+    expected = np.asarray(expected)
+    assert is_on_device(device)
+    found = host(device)
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    if expected.dtype == np.int64:
+        np.testing.assert_array_equal(found, expected)
+        return
+    name = expected.dtype.name if expected.dtype.name in LIMITS else dtype
+    rtol, atol = LIMITS[name]
+    np.testing.assert_allclose(
+        found.astype(np.float64), expected.astype(np.float64), rtol=rtol, atol=atol * scale
+    )

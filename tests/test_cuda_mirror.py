@@ -8,9 +8,10 @@ import pytest
 import fastinfo
 
 ROOT = Path(fastinfo.__file__).parent
-# The only import of numba.cuda, reductions within a block, the door to products, and the arrays
-# (of which `fastinfo/arrays.py` is the other side), and kernels, which loop as their device does.
-ALONE = {"__init__", "seam", "reduce", "products"}
+# The only import of numba.cuda, what threads of a block do together, the door to products, and the
+# arrays (of which `fastinfo/arrays.py` is the other side), and kernels, which loop as their device
+# does.
+ALONE = {"__init__", "seam", "reduce", "side_by_side", "products"}
 HOSTS = sorted(
     path.stem
     for path in (ROOT / "cuda").glob("*.py")

@@ -7,12 +7,13 @@ place is copied a piece at a time. Sums of pieces are merged in order. All ways 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from fastinfo.arrays import Rows, Source, read_only, words
+from fastinfo import checks
+from fastinfo.arrays import Rows, Source, as_result, empty, read_only, words
 from fastinfo.cpu import binary_kernels as kernels
 from fastinfo.cpu import extents
 from fastinfo.cpu.tiles import elements, in_place, put_elements, room
@@ -26,38 +27,113 @@ NOTHING = read_only(np.empty(0))
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Inputs ("logits" or "probabilities"), targets and weights: a number, and perhaps an array.
+class Weights:
+    """A number for the positive class, or an array; a factor of losses, and perhaps an array.
 
-    Losses count pos_weights or else pos_weight, and sample_weights / weight or else weight.
+    Losses count pos_weights or else pos_weight, and sample_weights / total or else weight; `total`
+    is Σ of the weights over all elements.
     """
 
-    inputs: str
-    x: Source
-    y: Source
     pos_weight: float
     pos_weights: Source | None
     weight: float
     sample_weights: Source | None
+    total: float
+
+    @classmethod
+    def of(cls, pos: Source, sample: Source, x: Source) -> Weights:
+        """Return weights of the elements of x."""
+        pos_number, pos_array, _ = weight_of(pos, x)
+        return cls(pos_number, pos_array, *weight_of(sample, x))
 
 
-def extent(x: Source) -> tuple[float, ...]:
+def weight_of(weight: Source, x: Source) -> tuple[float, Source | None, float]:
+    """Return a weight as a number, or 1 and an array of the shape of x, and its sum over x."""
+    size, limit = weight.data.size, float(np.finfo(x.result).max)
+    if size == 1:
+        low = high = total = float(weight.values().reshape(()))
+    else:
+        low, high, total = _extent(weight)
+    if low < 0.0 or high > limit or not np.isfinite(total):
+        values = np.asarray(weight.values(), np.float64)
+        rule = f"finite in {x.result} and at least 0"
+        bad = ~((values >= 0.0) & (values <= limit))
+        checks.refuse(weight.name, rule, values, bad, ValueError, "position")
+    total *= x.data.size / max(size, 1)
+    # an array of zeros, which ignores; a number would multiply
+    if size == 1 and high > 0.0:
+        return high, None, total
+    return 1.0, replace(weight, data=np.broadcast_to(weight.data, x.shape)), total
+
+
+def _extent(x: Source) -> tuple[float, ...]:
     """Return the lowest value or 0, the highest or 0, and the sum."""
     figures = extents.extent(_along([(x.data, x.dtype, x.storage)])[0])
     return tuple(float(figure) for figure in figures)
 
 
-def losses(
+@dataclass(frozen=True)
+class Problem:
+    """Inputs ("logits" or "probabilities"), targets, weights, and how losses are reduced."""
+
+    inputs: str
+    x: Source
+    y: Source
+    weights: Weights
+    reduction: str
+
+    @property
+    def in_range(self) -> list[Source]:
+        """What must be in [0, 1]."""
+        return [self.x, self.y] if self.inputs == "probabilities" else [self.y]
+
+    @property
+    def factor(self) -> float:
+        """What losses are multiplied by, or divided by beside an array of weights."""
+        weights = self.weights
+        if self.reduction != "mean":
+            return weights.weight
+        if weights.sample_weights is None:
+            return weights.weight / weights.total if weights.total else weights.weight
+        return weights.total
+
+
+def losses(problem: Problem, grad: np.ndarray | None, overwrites: bool) -> np.ndarray:
+    """Return the reduced losses; with `grad`, write the derivatives there."""
+    x = problem.x
+    for source in problem.in_range:
+        # all checks come before the first write; and the kernel reads y in the digits of x
+        if source.dtype != "bool" and (overwrites or source.result != x.result):
+            low, high, _ = _extent(source)
+            refuse_outside([source] if low < 0.0 or high > 1.0 else [])
+    values = empty(x.shape, x.result) if problem.reduction == "none" else None
+    loss, outside = _read(problem, values, grad)
+    refuse_outside(problem.in_range if outside else [])
+    if values is not None:
+        return values
+    of_nothing = problem.reduction == "mean" and not problem.weights.total
+    return as_result(np.asarray(np.nan if of_nothing else loss), x.result)
+
+
+def refuse_outside(sources: list[Source]) -> None:
+    """ValueError for the first value outside [0, 1]."""
+    for source in sources:
+        values = source.values()
+        outside = (values < 0) | (values > 1)
+        checks.refuse(source.name, "in [0, 1]", values, outside, ValueError, "position")
+
+
+def _read(
     problem: Problem, values: np.ndarray | None, grad: np.ndarray | None
 ) -> tuple[float, bool]:
     """Return the sum of the losses, and whether a target or probability is outside [0, 1].
 
-    With `values` the losses are written there, with `grad` their derivatives.
+    With `values` the losses are written there.
     """
-    x = problem.x
+    x, weights = problem.x, problem.weights
     if not x.data.size:
         return 0.0, False
-    given = [x, problem.y, problem.pos_weights, problem.sample_weights]
+    given = [x, problem.y, weights.pos_weights, weights.sample_weights]
     arrays = [None if s is None else (s.data, s.dtype, s.storage) for s in given]
     for array, kind in ((values, x.result), (grad, x.storage)):
         arrays.append(None if array is None else (array, kind, kind))
@@ -79,7 +155,7 @@ def losses(
             ]
             kernel(
                 *[NOTHING if r is None else elements(r, *at) for r in rows[:4]],
-                problem.pos_weight, problem.weight, *[memory for memory, _ in outputs], streamed,
+                weights.pos_weight, problem.factor, *[memory for memory, _ in outputs], streamed,
                 np.empty(2 * kernels.LANES), figures[i],
             )  # fmt: skip
             for w, (memory, own) in zip(rows[4:], outputs, strict=True):

@@ -187,6 +187,15 @@ def _in_elements(name: str, strides: Sequence[int], item: int) -> tuple[int, ...
     return tuple(stride // item for stride in strides)
 
 
+def of_floats(source: Source) -> None:
+    """TypeError for an array of integers, which the processor converts and a device does not."""
+    if not source.is_float:
+        raise TypeError(
+            f"{source.name} must hold floats on a CUDA device (bfloat16, float16, float32, "
+            f"float64), got dtype {source.dtype}"
+        )
+
+
 def empty(shape: Sequence[int], dtype: str, like: Source) -> Memory:
     """Return uninitialised memory of the kind, and on the device and stream, of an array."""
     return new(shape, dtype, like.data)
@@ -288,11 +297,7 @@ class Rows:
     @classmethod
     def along(cls, data: Memory, source: Source) -> Rows:
         """Return the rows of memory along the last axis; `source` is of its kind and dtype."""
-        if source.dtype not in ("float64", "float32", "float16", "bfloat16"):
-            raise TypeError(
-                f"{source.name} must hold floats on a CUDA device (bfloat16, float16, float32, "
-                f"float64), got dtype {source.dtype}"
-            )
+        of_floats(source)
         return cls(data, source.storage, source)
 
     @property

@@ -19,9 +19,16 @@ from fastinfo.cuda.seam import (
     formula,
     helper,
     kernel,
-    loader,
     mathematics,
     storer,
+)
+from fastinfo.cuda.side_by_side import (
+    lanes_of,
+    mapped_both,
+    over_both,
+    walker,
+    wide_loader,
+    wide_walker,
 )
 
 # Threads of a block of the kernel in float64, whose terms need many registers.
@@ -37,117 +44,6 @@ TOP, OTHER_TOP, P_SHARE, Q_SHARE, DISTANCE, GAP, OF_Q, FACTOR, WANTED, CONSTANTS
 FIRST, SECOND, SUMS = range(3)
 # Options: 1 / T, log2(e) / T, the weight of p.
 INVERSE_TEMPERATURE, LOG2_SCALE, WEIGHT, OPTIONS = range(4)
-
-
-# --- two rows side by side -----------------------------------------------------------------------
-
-
-def _wide(storage, lanes):
-    """Return load(x, i), `lanes` numbers by loads of 16 bytes, and how many one of those gives."""
-    load_wide, own = loader(storage)[1], 8 if storage in ("float16", "bfloat16") else 4
-    if own == lanes:
-        return load_wide, own
-    return helper(lambda x, i: load_wide(x, i) + load_wide(x, i + own)), own
-
-
-@cache
-def _lanes(p_storage, q_storage):
-    return 8 if {"float16", "bfloat16"} & {p_storage, q_storage} else 4
-
-
-def _walker(p_storage, q_storage, one, threads):
-    """Return walk(..., state, given): one(state, v, u, k, given) of all classes."""
-    load_p, load_q = loader(p_storage)[0], loader(q_storage)[0]
-
-    @helper
-    def walk(p, p_start, p_place, q, q_start, q_place, begin, end, state, given):
-        p_step, q_step = p_place[STEP], q_place[STEP]
-        for k in range(begin + cuda.threadIdx.x, end, threads):
-            v, u = load_p(p, p_start + k * p_step), load_q(q, q_start + k * q_step)
-            state = one(state, v, u, k, given)
-        return state
-
-    return walk
-
-
-def _wide_walker(p_storage, q_storage, one, wide):
-    """Return walk(..., state, given) as `_walker`, by wide(state, v, u, k, given) of tuples.
-
-    So both rows are read 16 bytes at a time, if they lie alike.
-    """
-    load_p, load_q, lanes = loader(p_storage)[0], loader(q_storage)[0], _lanes(p_storage, q_storage)
-    (wide_p, p_lanes), (wide_q, q_lanes) = _wide(p_storage, lanes), _wide(q_storage, lanes)
-    walk_slowly, threads = _walker(p_storage, q_storage, one, THREADS), THREADS
-
-    @helper
-    def walk(p, p_start, p_place, q, q_start, q_place, begin, end, state, given):
-        t = cuda.threadIdx.x
-        p_head = -(p_start + begin + p_place[SHIFT]) % p_lanes
-        q_head = -(q_start + begin + q_place[SHIFT]) % q_lanes
-        first = p_head if p_lanes == lanes else q_head
-        alike = first % p_lanes == p_head and first % q_lanes == q_head
-        if alike and p_place[STEP] == 1 and q_place[STEP] == 1:
-            head = min(begin + first, end)
-            tail = head + (end - head) // lanes * lanes
-            for k in range(begin + t, head, threads):
-                state = one(state, load_p(p, p_start + k), load_q(q, q_start + k), k, given)
-            k, stride = head + t * lanes, threads * lanes
-            while k + stride < tail:
-                v, u = wide_p(p, p_start + k), wide_q(q, q_start + k)
-                v1, u1 = wide_p(p, p_start + k + stride), wide_q(q, q_start + k + stride)
-                state = wide(state, v, u, k, given)
-                state = wide(state, v1, u1, k + stride, given)
-                k += 2 * stride
-            if k < tail:
-                v, u = wide_p(p, p_start + k), wide_q(q, q_start + k)
-                state = wide(state, v, u, k, given)
-            for k in range(tail + t, end, threads):
-                state = one(state, load_p(p, p_start + k), load_q(q, q_start + k), k, given)
-        else:
-            state = walk_slowly(
-                p, p_start, p_place, q, q_start, q_place, begin, end, state, given
-            )  # fmt: skip
-        return state
-
-    return walk
-
-
-def _over(lanes, one):
-    """Return each(state, v, u, k, given): one(state, v, u, k, given) over two tuples, in order."""
-    last = lanes - 1
-
-    @helper
-    def own(state, v, u, k, given):
-        return one(state, v[last], u[last], k + last, given)
-
-    if lanes == 1:
-        return own
-    others = _over(lanes - 1, one)
-
-    @helper
-    def each(state, v, u, k, given):
-        return own(others(state, v, u, k, given), v, u, k, given)
-
-    return each
-
-
-def _mapped(lanes, one):
-    """Return each(v, u, given): the tuple of one(v, u, given) over two tuples."""
-    last = lanes - 1
-
-    @helper
-    def own(v, u, given):
-        return (one(v[last], u[last], given),)
-
-    if lanes == 1:
-        return own
-    others = _mapped(lanes - 1, one)
-
-    @helper
-    def each(v, u, given):
-        return others(v, u, given) + own(v, u, given)
-
-    return each
 
 
 # --- the first reading ---------------------------------------------------------------------------
@@ -196,7 +92,7 @@ def _first_reader(p_storage, q_storage, real):
     m_, raised = mathematics(real), _raiser(real)
     kind, exp2, maximum = m_.real, m_.exp2, m_.maximum
     zero, infinity, lowest = kind(0), kind(np.inf), kind(np.finfo(real).min)
-    lanes = _lanes(p_storage, q_storage)
+    lanes = lanes_of(p_storage, q_storage)
 
     @helper
     def add(state, v, u, k, scale):
@@ -214,7 +110,7 @@ def _first_reader(p_storage, q_storage, real):
         top, other_top = maximum(state[0], kind(v)), maximum(state[3], kind(u))
         return add(raised(state, top, other_top, scale), v, u, k, scale)
 
-    highest, each = highest_of(lanes, m_.maximum), _over(lanes, add)
+    highest, each = highest_of(lanes, m_.maximum), over_both(lanes, add)
 
     @helper
     def add_wide(state, v, u, k, scale):
@@ -224,7 +120,7 @@ def _first_reader(p_storage, q_storage, real):
             state = raised(state, top, other_top, scale)
         return each(state, v, u, k, scale)
 
-    walk = _wide_walker(p_storage, q_storage, add_one, add_wide)
+    walk = wide_walker(p_storage, q_storage, add_one, add_wide)
     reduced = of_block(merger(real), NUMBERS, 0, THREADS, real)
 
     @helper
@@ -411,10 +307,10 @@ def _adder(terms, p_storage, q_storage, real, threads):
         first, second = terms_of(p, q, d, t, weight)
         return state[0] + first, state[1] + second
 
-    walk = _walker(p_storage, q_storage, add_one, threads)
+    walk = walker(p_storage, q_storage, add_one, threads)
     if threads == THREADS:
-        wide = _over(_lanes(p_storage, q_storage), add_one)
-        walk = _wide_walker(p_storage, q_storage, add_one, wide)
+        wide = over_both(lanes_of(p_storage, q_storage), add_one)
+        walk = wide_walker(p_storage, q_storage, add_one, wide)
     both = helper(lambda s, t, given: (s[0] + t[0], s[1] + t[1]))
     reduced = of_block(both, SUMS, 0, threads, real)
 
@@ -505,7 +401,7 @@ def gradients(slope, p_storage, q_storage, real):
     m_ = mathematics(real)
     entries, row_of, slope_of, kind = _entries(real), _row(real), formula(slope, m_), m_.real
     (store, store_wide), fill, zero = storer(q_storage), filler(q_storage), kind(0)
-    lanes, q_lanes = _lanes(p_storage, q_storage), _wide(q_storage, 8)[1]
+    lanes, q_lanes = lanes_of(p_storage, q_storage), wide_loader(q_storage, 8)[1]
 
     @helper
     def entry(v, u, given):
@@ -513,7 +409,7 @@ def gradients(slope, p_storage, q_storage, real):
         p, q, d, t = entries(v, u, row, option)
         return slope_of(p, q, d, t, weight, of_q) * factor
 
-    each = _mapped(lanes, entry)
+    each = mapped_both(lanes, entry)
 
     @helper
     def write_one(state, v, u, k, given):
@@ -527,8 +423,8 @@ def gradients(slope, p_storage, q_storage, real):
         store_wide(out, start + k, each(v, u, given))
         return state
 
-    walk = _walker(p_storage, q_storage, write_one, THREADS)
-    walk_wide = _wide_walker(p_storage, q_storage, write_one, write_wide)
+    walk = walker(p_storage, q_storage, write_one, THREADS)
+    walk_wide = wide_walker(p_storage, q_storage, write_one, write_wide)
 
     @kernel
     def write_slopes(

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastinfo.arrays import Source, read, same_device
 from fastinfo.configuration import checked
-from fastinfo.cpu import reductions as on_host
+from fastinfo.cpu import reductions as host_reductions
 from fastinfo.cuda import reduction_kernels as kernels
 from fastinfo.cuda import seam
 from fastinfo.cuda.arrays import Memory, Rows, blocks, new
@@ -27,7 +27,7 @@ def targets_of(source: Source, classes: int, ignore_index: int) -> Memory:
             f"have the shape of the logits"
         )
     if checked():
-        on_host.targets_of(_on_host(source), classes, ignore_index)
+        host_reductions.targets_of(on_host(source), classes, ignore_index)
     x = source.data
     out = new((x.size,), "int64", x)
     rows = Rows.entries(x)
@@ -48,19 +48,25 @@ def weights_of(
     same_device(like, source)
     if source.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {source.shape}")
+    return checked_weights(source, what, like.result)
+
+
+def checked_weights(source: Source, what: str, real: str) -> Memory:
+    """Return weights side by side in a float type, NaN what is no weight."""
     if checked():
-        host = _on_host(source)
-        on_host.weights_of(name, host.values(), shape, what, host)
+        host = on_host(source)
+        host_reductions.weights_of(source.name, host.values(), source.shape, what, host)
     x = source.data
-    out, rows = new((x.size,), like.result, x), Rows.entries(x)
+    out, rows = new(x.shape, real, x), Rows.entries(x)
     seam.launch(
-        kernels.weights(like.result, source.dtype), blocks(x.size, THREADS), THREADS, x.stream,
-        x.flat, rows.starts, rows.place, out.flat,
+        kernels.weights(real, source.dtype), blocks(x.size, THREADS), THREADS, x.stream, x.flat,
+        rows.starts, rows.place, out.flat,
     )  # fmt: skip
     return out
 
 
-def _on_host(source: Source) -> Source:
+def on_host(source: Source) -> Source:
+    """Return a copy in the processor's memory."""
     return dataclasses.replace(source, data=seam.to_host(source.data), device="cpu")
 
 
@@ -93,7 +99,7 @@ def reduced(values: Memory, shape: tuple[int, ...], reduction: str, total: Memor
     """Return rows in their shape, or their sum, divided before for a mean; NaN over nothing."""
     if reduction == "none":
         return values.reshape(shape)
-    sums, result = _sum(values), new((), "float64", values)
+    sums, result = sum_of(values), new((), "float64", values)
     seam.launch(kernels.results(False), 1, 1, values.stream, sums.flat, total.flat, result.flat)
     return result
 
@@ -105,7 +111,7 @@ def exponential(value: Memory) -> Memory:
     return result
 
 
-def _sum(values: Memory) -> Memory:
+def sum_of(values: Memory) -> Memory:
     """Return the sum of all numbers in float64."""
     while values.size != 1 or values.dtype != "float64":
         pieces = max(1, blocks(values.size, kernels.ROWS))

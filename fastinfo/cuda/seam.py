@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from fastinfo.arrays import FLOATS
+
 if importlib.util.find_spec("numba_cuda") is None:
     raise ImportError("computing on a CUDA device needs numba-cuda: pip install 'fastinfo[cuda]'")
 
@@ -303,8 +305,10 @@ def _half_of_bits(x: Any, storage: str) -> Any:
 def loader(storage: str) -> tuple[Any, Any]:
     """Return load(x, i), one number, and load_wide(x, i), those of 16 bytes at a multiple of 16.
 
-    Wide loads of float64 are of 4 numbers, 2 at a time.
+    Wide loads of float64 are of 4 numbers, 2 at a time; of what is no float there are none.
     """
+    if storage not in FLOATS:
+        return helper(lambda x, i: x[i]), None
     if SIMULATED:
         half = storage in ("float16", "bfloat16")
         lanes = 8 if half else 4
