@@ -20,7 +20,10 @@ from numpy.lib.stride_tricks import as_strided
 from fastinfo.dispatch import home
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
-CPU_DEVICES = (1, 3)  # DLPack: processor memory, and the same pinned for a GPU
+# DLPack: processor memory, and the same pinned for a GPU; memory of a GPU.
+CPU_DEVICES, CUDA_DEVICE = (1, 3), 2
+# Where the types of JAX's arrays come from.
+JAX = ("jax", "jaxlib")
 # Columns of a tile copied at a time.
 TILE_COLUMNS = 2048
 
@@ -127,6 +130,8 @@ def on_cuda(x: Any, kind: str) -> bool:
     """Whether an array lives on a CUDA device."""
     if kind == "torch":
         return bool(getattr(x, "is_cuda", False))
+    if kind in JAX:
+        return hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] == CUDA_DEVICE
     return hasattr(x, "__cuda_array_interface__") or bool(getattr(x, "__cuda_ndarray__", False))
 
 

@@ -4,6 +4,8 @@ In Numba's simulator (NUMBA_ENABLE_CUDASIM=1), or on a device (``pytest -m gpu``
 processor gives is itself checked against mpmath.
 """
 
+import types
+
 import numpy as np
 import pytest
 from cuda_support import DTYPES, host, on_device, same, skip_without_device, switch_often
@@ -246,3 +248,58 @@ def test_what_is_not_built_says_so():
     for name, call in calls.items():
         with pytest.raises(TypeError, match=f"{name} is not computed on a CUDA device.*copy"):
             call()
+
+
+class Jax:
+    """An array of JAX on a device, as far as it can be told from another; its view is `memory`."""
+
+    def __init__(self, memory):
+        self.memory, self.dtype = memory, memory.dtype
+
+    def __dlpack__(self, **given):
+        raise AssertionError("DLPack is torch's, CuPy's and JAX's own")
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+
+Jax.__module__ = "jaxlib._jax"
+
+
+def test_jax_in_jax_out(rng, monkeypatch):
+    """Read through a library's view of the same memory, and given back through one of JAX."""
+    from fastinfo.cuda import arrays
+
+    narrow = {"int64": np.int32}
+    known = {
+        "jax.dlpack": types.SimpleNamespace(from_dlpack=Jax),
+        "jax.dtypes": types.SimpleNamespace(
+            canonicalize_dtype=lambda dtype: np.dtype(narrow.get(str(dtype), dtype))
+        ),
+    }
+    monkeypatch.setattr(arrays, "import_module", lambda name: known.get(name) or __import__(name))
+    monkeypatch.setattr(arrays, "_view_of_jax", lambda name, x: x.memory)
+    x, y = logits_of(rng, (3, 20), "float32", "plain"), np.array([0, 1, 2])
+    found = fastinfo.softmax_cross_entropy(
+        Jax(on_device(x)), Jax(on_device(y)), return_grad=True, reduction="none"
+    )
+    assert all(isinstance(array, Jax) for array in found)
+    expected = fastinfo.softmax_cross_entropy(x, y, return_grad=True, reduction="none")
+    same(tuple(array.memory for array in found), expected, "float32")
+    positions = fastinfo.softmax_statistics(Jax(on_device(x))).argmax
+    assert host(positions.memory).dtype == np.int32
+    with pytest.raises(ValueError, match="out must be writable, got a JAX array"):
+        fastinfo.softmax_cross_entropy(
+            Jax(on_device(x)), Jax(on_device(y)), return_grad=True, out=Jax(on_device(x))
+        )
+
+
+def test_jax_without_another_library(monkeypatch):
+    from fastinfo.cuda import arrays
+
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(arrays, "import_module", missing)
+    with pytest.raises(ImportError, match=r"x is a JAX array .* pip install cupy-cuda13x"):
+        fastinfo.logsumexp(Jax(on_device(np.zeros(3))))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastinfo.arrays import Source, lazy, refuse_grad
+from fastinfo.arrays import JAX, Source, lazy, refuse_grad
 from fastinfo.cuda import seam
 
 
@@ -162,10 +162,13 @@ KINDS = {
 def read(name: str, x: Any) -> Source:
     """Return an array on a device as a `Source`."""
     kind = type(x).__module__.partition(".")[0]
+    if kind in JAX:
+        source = read(name, _view_of_jax(name, x))
+        return dataclasses.replace(source, kind="jax", native=x.dtype)
     if kind not in KINDS:
         raise TypeError(
             f"{name} lives on a CUDA device in a {type(x).__module__} array: pass it as one of "
-            f"{', '.join(KINDS)} (a view through DLPack copies nothing)"
+            f"{', '.join(KINDS)}, jax (a view through DLPack copies nothing)"
         )
     if getattr(x, "requires_grad", False):
         refuse_grad(name, x, kind)
@@ -177,6 +180,24 @@ def read(name: str, x: Any) -> Source:
     strides = tuple(x.stride()) if kind == "torch" else _in_elements(name, x.strides, word.itemsize)
     memory = Memory(x, kind, shape, strides, word, dtype, address, stream, place)
     return Source(name, memory, dtype, kind, x.dtype, place)
+
+
+def _view_of_jax(name: str, x: Any) -> Any:
+    """Return a view through DLPack, which makes one stream wait for the other.
+
+    Of a library that makes memory on the stream it tells of, as JAX does not.
+    """
+    for library in ("torch", "cupy"):
+        try:
+            module = import_module(library)
+        except ImportError:
+            continue
+        if library == "cupy" or module.cuda.is_available():
+            return module.from_dlpack(x)
+    raise ImportError(
+        f"{name} is a JAX array on a CUDA device, whose results are made in the memory of CuPy or "
+        f"torch: pip install cupy-cuda13x"
+    )
 
 
 def _in_elements(name: str, strides: Sequence[int], item: int) -> tuple[int, ...]:
@@ -222,7 +243,12 @@ def as_result(values: Memory, dtype: str) -> Memory:
 
 def give(result: Memory, like: Source, dtype: str | None = None) -> Any:
     """Return a result as the caller's kind of array."""
-    return result.native
+    if like.kind != "jax":
+        return result.native
+    if result.storage in ("float64", "int64"):  # 64 bits only where JAX has them switched on
+        kinds = import_module("jax.dtypes")
+        result = as_result(result, str(kinds.canonicalize_dtype(result.dtype)))
+    return import_module("jax.dlpack").from_dlpack(result.native)
 
 
 def output(
@@ -230,8 +256,10 @@ def output(
     alias: Source | None,
 ) -> Memory:  # fmt: skip
     """Check a caller's buffer and return its memory; it may be `alias` itself, no other input."""
-    like = inputs[0]
-    if type(out).__module__.partition(".")[0] != like.kind:
+    like, kind = inputs[0], type(out).__module__.partition(".")[0]
+    if kind in JAX:
+        raise ValueError(f"{name} must be writable, got a JAX array, which never changes")
+    if kind != like.kind:
         raise ValueError(f"{name} must be an array of {like.kind}, got {type(out).__name__}")
     target = read(name, out)
     if target.device != like.device:
