@@ -18,8 +18,8 @@ from fastinfo.configuration import checked
 from fastinfo.cpu.binary import refuse_outside, weight_of
 from fastinfo.cuda import binary_kernels as kernels
 from fastinfo.cuda import seam
-from fastinfo.cuda.arrays import Memory, Rows, as_result, blocks, new, of_floats
-from fastinfo.cuda.reductions import checked_weights, on_host, reduced, sum_of
+from fastinfo.cuda.arrays import Memory, Rows, blocks, new, of_floats
+from fastinfo.cuda.reductions import checked_weights, on_host, sum_of
 from fastinfo.cuda.row_kernels import THREADS
 
 # Least and most elements of a block, and blocks that keep a device busy.
@@ -45,13 +45,10 @@ class Weights:
         of_floats(x)
         pos_number, pos_array = _weight(pos, x)
         weight, weights = _weight(sample, x)
-        total = new((1,), x.result, x.data)
         if weights is None:
-            return cls(pos_number, pos_array, weight, None, total.filled(weight * x.data.size))
-        repeats = np.float64(x.data.size / max(weights.size, 1))
-        seam.launch(
-            kernels.scaled(x.result), 1, 1, x.data.stream, sum_of(weights).flat, repeats, total.flat
-        )
+            total = new((1,), x.result, x.data).filled(weight * x.data.size)
+        else:
+            total = sum_of(weights, x.result, x.data.size / max(weights.size, 1))
         return cls(pos_number, pos_array, weight, weights, total)
 
 
@@ -103,7 +100,7 @@ def losses(problem: Problem, grad: Memory | None, overwrites: bool) -> Memory:
     sums = _read(problem, values, grad)
     if values is not None:
         return values
-    return as_result(reduced(sums, (), "sum", problem.divisor), real)
+    return sum_of(sums, real, 1.0, problem.divisor)
 
 
 def _read(problem: Problem, values: Memory | None, grad: Memory | None) -> Memory:

@@ -147,15 +147,3 @@ def losses(inputs, storage, y_storage, pos, sample, each, gradient):
             sums[cuda.blockIdx.x] = total
 
     return read_and_write
-
-
-@cache
-def scaled(real):
-    """Kernel of one thread: a sum times a number, in a float type."""
-    kind = mathematics(real).real
-
-    @kernel
-    def write(total, factor, out):
-        out[0] = kind(total[0] * factor)
-
-    return write

@@ -67,17 +67,20 @@ def weights(real, dtype):
 
 @cache
 def row_weights(real):
-    """Kernel: weights of rows that count, 0 for the others, and sums of what a mean divides by."""
+    """Kernel: weights of rows that count, 0 for the others, and sums of what a mean divides by.
+
+    One block alone divides by its sum, as `shares` does of several.
+    """
     kind = mathematics(real).real
     zero = kind(0)
     add = helper(lambda s, t, given: (s[0] + t[0],))
-    added = of_block(add, 1, 0, THREADS, "float64")
+    added, share_of = of_block(add, 1, 0, THREADS, "float64"), _share(real)
 
     @kernel
-    def weigh_rows(sample_weight, targets, w, ignores, out, sums):
-        total, begin = 0.0, cuda.blockIdx.x * ROWS
+    def weigh_rows(sample_weight, targets, w, ignores, mean, out, sums, total):
+        t, begin, all_of_them = cuda.threadIdx.x, cuda.blockIdx.x * ROWS, 0.0
         end = min(begin + ROWS, out.size)
-        for i in range(begin + cuda.threadIdx.x, end, THREADS):
+        for i in range(begin + t, end, THREADS):
             weight = sample_weight[i] if sample_weight.size else kind(1)
             if ignores and targets[i] == IGNORED:
                 weight = zero
@@ -85,32 +88,52 @@ def row_weights(real):
             counted = weight
             if ignores and w.size and targets[i] >= 0:
                 counted = weight * w[targets[i]]
-            total += counted
-        total = added((total,), 0)[0]
-        if cuda.threadIdx.x == 0:
-            sums[cuda.blockIdx.x] = total
+            all_of_them += counted
+        all_of_them = added((all_of_them,), 0)[0]
+        if cuda.gridDim.x > 1:
+            if t == 0:
+                sums[cuda.blockIdx.x] = all_of_them
+        else:
+            divisor = kind(all_of_them) if mean else kind(1)
+            for i in range(t, end, THREADS):
+                out[i] = share_of(out[i], divisor)
+            if t == 0:
+                total[0] = divisor
 
     return weigh_rows
 
 
+def _share(real):
+    """A weight divided by the sum of all; NaN what is divided by 0."""
+    kind = mathematics(real).real
+    zero, nan = kind(0), kind(np.nan)
+
+    @helper
+    def share_of(weight, divisor):
+        if weight == zero:
+            return zero
+        return weight / divisor if divisor != zero else nan
+
+    return share_of
+
+
 @cache
 def shares(real):
-    """Kernel: divide weights by their sum, if a mean is asked for; NaN what is divided by 0."""
-    kind = mathematics(real).real
-    zero, one, nan = kind(0), kind(1), kind(np.nan)
+    """Kernel: divide weights by their sum, if a mean is asked for."""
+    kind, share_of = mathematics(real).real, _share(real)
 
     @kernel
     def divide(sums, mean, weights, total):
-        i, all_of_them = cuda.grid(1), one
+        i, all_of_them = cuda.grid(1), 1.0
         if mean:
-            added = 0.0
+            all_of_them = 0.0
             for k in range(sums.size):
-                added += sums[k]
-            all_of_them = kind(added)
+                all_of_them += sums[k]
+        divisor = kind(all_of_them)
         if i == 0:
-            total[0] = all_of_them
-        if mean and i < weights.size and weights[i] != zero:
-            weights[i] = weights[i] / all_of_them if all_of_them != zero else nan
+            total[0] = divisor
+        if i < weights.size:
+            weights[i] = share_of(weights[i], divisor)
 
     return divide
 
@@ -133,16 +156,33 @@ def sums():
 
 
 @cache
-def results(exponential):
-    """Kernel of one thread: a sum, or its exponential; NaN of a mean over nothing."""
-    exp = mathematics("float64").exp
+def results(real):
+    """Kernel of one block: a multiple of the sum of numbers; NaN of a mean over nothing."""
+    kind = mathematics(real).real
+    added = of_block(helper(lambda s, t, given: (s[0] + t[0],)), 1, 0, THREADS, "float64")
 
     @kernel
-    def write_result(value, total, out):
-        v = value[0] if exponential or total[0] != 0 else np.nan
-        out[0] = exp(v) if exponential else v
+    def write_result(values, factor, divisor, out):
+        total = 0.0
+        for i in range(cuda.threadIdx.x, values.size, THREADS):
+            total += values[i]
+        total = added((total,), 0)[0] * factor
+        if cuda.threadIdx.x == 0:
+            out[0] = kind(total) if not divisor.size or divisor[0] != 0 else kind(np.nan)
 
     return write_result
+
+
+@cache
+def exponentials(real):
+    """Kernel of one thread: exp of a number, computed in float64."""
+    kind, exp = mathematics(real).real, mathematics("float64").exp
+
+    @kernel
+    def write_exponential(value, out):
+        out[0] = kind(exp(np.float64(value[0])))
+
+    return write_exponential
 
 
 @cache

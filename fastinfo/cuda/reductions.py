@@ -10,6 +10,8 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
+
 from fastinfo.arrays import Source, read, same_device
 from fastinfo.configuration import checked
 from fastinfo.cpu import reductions as host_reductions
@@ -81,17 +83,18 @@ def row_weights(
     pieces = max(1, blocks(count, kernels.ROWS))
     sums = new((pieces,), "float64", x)
     none, nowhere = x.nothing(real), x.nothing("int64")
+    total, mean = new((1,), real, x), reduction == "mean"
     seam.launch(
         kernels.row_weights(real), pieces, THREADS, x.stream,
         none if given is None else given.flat, nowhere if classes is None else classes.flat,
-        none if class_weight is None else class_weight.flat, classes is not None, weights.flat,
-        sums.flat,
+        none if class_weight is None else class_weight.flat, classes is not None, mean,
+        weights.flat, sums.flat, total.flat,
     )  # fmt: skip
-    total = new((1,), real, x)
-    seam.launch(
-        kernels.shares(real), max(1, blocks(count, THREADS)), THREADS, x.stream, sums.flat,
-        reduction == "mean", weights.flat, total.flat,
-    )  # fmt: skip
+    if pieces > 1:
+        seam.launch(
+            kernels.shares(real), blocks(count, THREADS), THREADS, x.stream, sums.flat, mean,
+            weights.flat, total.flat,
+        )  # fmt: skip
     return weights, total
 
 
@@ -99,23 +102,27 @@ def reduced(values: Memory, shape: tuple[int, ...], reduction: str, total: Memor
     """Return rows in their shape, or their sum, divided before for a mean; NaN over nothing."""
     if reduction == "none":
         return values.reshape(shape)
-    sums, result = sum_of(values), new((), "float64", values)
-    seam.launch(kernels.results(False), 1, 1, values.stream, sums.flat, total.flat, result.flat)
-    return result
+    return sum_of(values, total.storage, 1.0, total)
 
 
 def exponential(value: Memory) -> Memory:
     """Return exp of a reduced value, inf beyond the range of its type."""
-    result = new((), "float64", value)
-    seam.launch(kernels.results(True), 1, 1, value.stream, value.flat, value.flat, result.flat)
+    result = new((), value.storage, value)
+    seam.launch(kernels.exponentials(value.storage), 1, 1, value.stream, value.flat, result.flat)
     return result
 
 
-def sum_of(values: Memory) -> Memory:
-    """Return the sum of all numbers in float64."""
-    while values.size != 1 or values.dtype != "float64":
-        pieces = max(1, blocks(values.size, kernels.ROWS))
+def sum_of(values: Memory, real: str, factor: float = 1.0, divisor: Memory | None = None) -> Memory:
+    """Return a multiple of the sum of all numbers, NaN if `divisor` is 0."""
+    while values.size > kernels.ROWS:
+        pieces = blocks(values.size, kernels.ROWS)
         sums = new((pieces,), "float64", values)
         seam.launch(kernels.sums(), pieces, THREADS, values.stream, values.flat, sums.flat)
         values = sums
-    return values
+    result = new((), real, values)
+    none = values.nothing(real) if divisor is None else divisor.flat
+    seam.launch(
+        kernels.results(real), 1, THREADS, values.stream, values.flat, np.float64(factor), none,
+        result.flat,
+    )  # fmt: skip
+    return result
