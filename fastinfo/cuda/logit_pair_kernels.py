@@ -401,13 +401,14 @@ def gradients(slope, p_storage, q_storage, real):
     m_ = mathematics(real)
     entries, row_of, slope_of, kind = _entries(real), _row(real), formula(slope, m_), m_.real
     (store, store_wide), fill, zero = storer(q_storage), filler(q_storage), kind(0)
+    into = mathematics("float64" if q_storage == "float64" else "float32").real
     lanes, q_lanes = lanes_of(p_storage, q_storage), wide_loader(q_storage, 8)[1]
 
     @helper
     def entry(v, u, given):
         row, option, weight, of_q, factor = given[0]
         p, q, d, t = entries(v, u, row, option)
-        return slope_of(p, q, d, t, weight, of_q) * factor
+        return into(slope_of(p, q, d, t, weight, of_q) * factor)
 
     each = mapped_both(lanes, entry)
 
@@ -436,7 +437,7 @@ def gradients(slope, p_storage, q_storage, real):
         end = min(begin + length, width)
         out_start, step = start_of(out_starts, out_place, i), out_place[STEP]
         if active[i] == zero:
-            fill(zero, begin, end, out, out_start, step)
+            fill(into(0), begin, end, out, out_start, step)
         else:
             q_start = start_of(q_starts, q_place, i)
             apart = out_start + out_place[SHIFT] - q_start - q_place[SHIFT]

@@ -426,12 +426,12 @@ def row_of_pieces(real, softcap):
         state = piece(numbers, integers, i, 0, option)
         for k in range(1, numbers.shape[1]):
             other = piece(numbers, integers, i, k, option)
-            both = merge(state, other, option[INVERSE_TEMPERATURE])
+            m, rest, e, a, c, z, at, rank = merge(state, other, option[INVERSE_TEMPERATURE])
             if state[0] != state[0]:
-                both = (*state[:2], *both[2:5], state[0], state[6], both[7])
+                m, rest, z, at = state[0], state[1], state[0], state[6]
             elif other[0] != other[0]:
-                both = (*other[:2], *both[2:5], other[0], other[6], both[7])
-            state = both
+                m, rest, z, at = other[0], other[1], other[0], other[6]
+            state = m, rest, e, a, c, z, at, rank
         return state
 
     return merged

@@ -1,0 +1,157 @@
+"""Every launch of public calls, compiled to machine code for the types a device would be given.
+
+The simulator runs plain Python, to which types are all one. Here nothing runs: arrays have no
+memory, and what would be launched is compiled.
+"""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from benchmarks import cuda_code
+
+if cuda_code.missing():
+    pytest.skip(cuda_code.missing(), allow_module_level=True)
+
+import fastinfo
+from fastinfo.cuda import arrays, products, seam
+
+ARCH = "sm_90"
+REGISTERS = 65536  # of a multiprocessor, which the threads of a block share
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+class Array:
+    """An array on a device that is not there."""
+
+    __cuda_array_interface__ = ()
+
+    def __init__(self, shape, dtype, strides=None):
+        self.shape = tuple(int(n) for n in shape)
+        self.dtype = BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
+        steps = np.cumprod([1, *self.shape[:0:-1]])[::-1] * self.dtype.itemsize
+        self.strides = strides or tuple(int(step) for step in steps)[: len(self.shape)]
+
+    def __getitem__(self, k):
+        return Array(self.shape[1:], self.dtype, self.strides[1:])
+
+    def reshape(self, shape):
+        return Array(shape, self.dtype)
+
+
+class Flat:
+    """What a kernel would be given of it."""
+
+    def __init__(self, dtype, ndim=1):
+        self.dtype, self.ndim = dtype, ndim
+
+    def reshape(self, shape):
+        return Flat(self.dtype, len(shape))
+
+
+def kind_of(value):
+    """Numba's type of an argument of a kernel."""
+    from numba.cuda import types
+    from numba.cuda.np.numpy_support import from_dtype
+
+    if isinstance(value, Flat):
+        return types.Array(from_dtype(value.dtype), value.ndim, "C")
+    if isinstance(value, tuple):
+        kinds = [kind_of(v) for v in value]
+        alike = len(set(kinds)) == 1
+        return types.UniTuple(kinds[0], len(kinds)) if alike else types.Tuple(kinds)
+    if isinstance(value, bool | np.bool_):
+        return types.boolean
+    if isinstance(value, int):
+        return types.int64
+    return from_dtype(np.dtype(type(value)))
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """Names of the kernels that were launched, each compiled and looked at."""
+    found = []
+
+    def compile_it(kernel, blocks, threads, stream, *given):
+        code = cuda_code.compiled(kernel, tuple(kind_of(v) for v in given), ARCH)
+        name = kernel.py_func.__qualname__
+        found.append(name)
+        assert (code.local, code.stack, code.spills) == ([], 0, 0), name
+        assert -(-code.registers // 8) * 8 * threads <= REGISTERS, name
+
+    kind = arrays.Kind(
+        lambda x: (1 << 20, 0, "cuda:0"), lambda shape, dtype, like: Array(shape, dtype)
+    )
+    monkeypatch.setattr(Array, "__module__", "numba")
+    monkeypatch.setitem(arrays.KINDS, "numba", kind)
+    monkeypatch.setattr(seam, "launch", compile_it)
+    monkeypatch.setattr(seam, "span", lambda memory, low, size: Flat(memory.dtype))
+    monkeypatch.setitem(products.PRODUCTS, "numba", lambda a, b, out, add: None)
+    return found
+
+
+def array(*shape, dtype="float32"):
+    return Array(shape, dtype)
+
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+@dtypes
+def test_cross_entropy(launches, dtype):
+    x, y = array(6, 5000, dtype=dtype), array(6, dtype="int32")
+    given = {"return_grad": True, "class_weight": array(5000), "sample_weight": array(6)}
+    fastinfo.softmax_cross_entropy(x, y)
+    fastinfo.softmax_cross_entropy(x, y, **given, label_smoothing=0.1)
+    fastinfo.softmax_cross_entropy(array(900, 50000, dtype=dtype), array(900, 50000), softcap=9.0)
+    fastinfo.perplexity(array(3, 1 << 20, dtype=dtype), array(3, dtype="uint8"))
+    assert {"losses.<locals>.read_losses", "states.<locals>.read_states"} <= set(launches)
+
+
+@dtypes
+def test_of_rows(launches, dtype):
+    x, y = array(6, 4, 5000, dtype=dtype), array(6, 4, dtype="int64")
+    fastinfo.softmax_statistics(x, y)
+    fastinfo.softmax(x, axis=1)
+    fastinfo.log_softmax(x)
+    fastinfo.logsumexp(x)
+    fastinfo.softmax_entropy(x, return_grad=True, reduction="mean")
+    uneven = Array((4, 5, 6, 70), dtype, (70000, 3000, 200, 2 * np.dtype(x.dtype).itemsize))
+    fastinfo.softmax_entropy(uneven)
+
+
+@dtypes
+def test_two_rows_of_logits(launches, dtype):
+    p, q = array(6, 5000, dtype=dtype), array(6, 5000, dtype=dtype)
+    for name in ("softmax_kl_divergence", "softmax_js_divergence"):
+        getattr(fastinfo, name)(p, q, return_grad=True, sample_weight=array(6, dtype="int32"))
+    fastinfo.softmax_kl_divergence(p, array(6, 5000), return_grad=True)
+
+
+@dtypes
+def test_two_classes(launches, dtype):
+    x, y = array(60, 50, dtype=dtype), array(60, 50, dtype=dtype)
+    weights = {"pos_weight": array(50, dtype="int64"), "sample_weight": array(60, 1)}
+    for loss in (fastinfo.binary_cross_entropy, fastinfo.binary_cross_entropy_with_logits):
+        loss(x, y, return_grad=True)
+        loss(x, array(60, 50, dtype="bool"), reduction="none", **weights)
+
+
+@dtypes
+def test_linear(launches, dtype):
+    hidden, weight = array(600, 64, dtype=dtype), array(5000, 64, dtype=dtype)
+    targets, bias = array(600, dtype="int64"), array(5000, dtype=dtype)
+    fastinfo.linear_cross_entropy(hidden, weight, targets, return_grad=True)
+    fastinfo.linear_cross_entropy(hidden, weight, targets, bias=bias, z_loss=1e-4)
+    fastinfo.linear_softmax_statistics(hidden, weight, targets)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("measure", fastinfo.measures(), ids=lambda m: m.name)
+def test_measures(launches, measure, dtype):
+    given = {"alpha": 0.5} if measure.parameters == ("alpha",) else {}
+    x, y = array(80, 300, dtype=dtype), array(70, 300, dtype=dtype)
+    fastinfo.pairwise(x, y, measure.name, **given)
+    fastinfo.pairwise(x, measure=measure.name, condensed=measure.symmetric, **given)
+    getattr(fastinfo, measure.name)(x, x, **given)
