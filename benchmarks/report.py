@@ -6,14 +6,15 @@ import dataclasses
 import importlib.util
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks import goals
 from benchmarks.processes import Figure
-from fastinfo.bench import Row, Timing, fastest, markdown_table, quantity
+from fastinfo.bench import Row, Timing, markdown_table, optional, quantity, rate_of, rows_table
+from fastinfo.pictures import bars
 
 MARKED = re.compile(r"(<!-- benchmark: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -40,36 +41,6 @@ class Run:
 # --------------------------------------------------------------------------------- tables
 
 
-def _rate(row: Row) -> str:
-    return quantity(row.rate, f"{row.unit}/s" if row.unit == "B" else f" {row.unit}s/s")
-
-
-def _optional(value: float | None, spec: str) -> str:
-    return "" if value is None else format(value, spec)
-
-
-def rows_table(rows: Sequence[Row]) -> str:
-    """Tabulate a section: time with its quartiles, rate, share of the ceiling, error, remarks."""
-    recomputed = any(row.recomputed is not None for row in rows)
-    header = ["call", "median", "quartiles", "rounds", "rate", "of its ceiling", "largest error"]
-    header += ["pairs recomputed"] * recomputed + ["remarks"]
-
-    def cells(row: Row) -> Iterator[str]:
-        low, high = row.timing.quartiles
-        yield row.name
-        yield quantity(row.timing.median, "s")
-        yield f"{quantity(low, 's')} to {quantity(high, 's')}"
-        yield str(len(row.timing.samples))
-        yield _rate(row)
-        yield _optional(row.share, ".2f")
-        yield _optional(row.error, ".1e")
-        if recomputed:
-            yield _optional(row.recomputed, ".2%")
-        yield row.note
-
-    return markdown_table(header, [list(cells(row)) for row in rows])
-
-
 def figures_table(figures: Sequence[Figure]) -> str:
     """Single numbers."""
     return markdown_table(
@@ -87,7 +58,7 @@ def _figure(figure: Figure) -> str:
 def _side(side: Row | Figure | None) -> str:
     if side is None:
         return "not measured"
-    return _figure(side) if isinstance(side, Figure) else f"{_rate(side)} ({side.name})"
+    return _figure(side) if isinstance(side, Figure) else f"{rate_of(side)} ({side.name})"
 
 
 def reach_table(outcomes: Sequence[goals.Outcome]) -> str:
@@ -98,7 +69,7 @@ def reach_table(outcomes: Sequence[goals.Outcome]) -> str:
         bound = f"{'≥' if goal.is_ratio else '≤'} {goal.bound:g}"
         verdict = "" if value is None else "yes" if goal.reached(value) else "**no**"
         sides = [_side(outcome.ours), _side(outcome.other) if goal.is_ratio else ""]
-        return [goal.what, *sides, _optional(value, ".3g"), bound, verdict]
+        return [goal.what, *sides, optional(value, ".3g"), bound, verdict]
 
     header = ["what", "fastinfo", "the other side", "ratio", "to reach", "reached"]
     return markdown_table(header, [cells(outcome) for outcome in outcomes])
@@ -111,7 +82,9 @@ def speed_table(outcomes: Sequence[goals.Outcome]) -> str:
         [
             [
                 outcome.goal.what,
-                _figure(outcome.ours) if isinstance(outcome.ours, Figure) else _rate(outcome.ours),
+                _figure(outcome.ours)
+                if isinstance(outcome.ours, Figure)
+                else rate_of(outcome.ours),
                 f"{outcome.value:.3g} x" if outcome.goal.is_ratio else "",
             ]
             for outcome in outcomes
@@ -230,37 +203,4 @@ def plot(run: Run, folder: Path) -> list[Path]:
         print("skipped: plots: matplotlib is not installed")
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    return [
-        _plot_section(run.titles[name], rows, folder / f"{name}.svg")
-        for name, rows in run.rows.items()
-    ]
-
-
-def _plot_section(title: str, rows: Sequence[Row], path: Path) -> Path:
-    """Bars of the rates, one axis a unit; a tick beside a bar is the ceiling of that call."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure as Drawing
-
-    rows = [row for row in rows if not row.group or row is fastest(rows, row.group)]
-    units = sorted({row.unit for row in rows})
-    with rc_context({"svg.hashsalt": "fastinfo"}):
-        drawing = Drawing(figsize=(9, 1.2 + 0.28 * len(rows)), layout="constrained")
-        heights = [sum(row.unit == unit for row in rows) for unit in units]
-        grid = drawing.subplots(len(units), squeeze=False, height_ratios=heights)
-        for axes, unit in zip(grid[:, 0], units, strict=True):
-            _bars(axes, [row for row in rows if row.unit == unit], unit)
-        drawing.suptitle(title)
-        drawing.savefig(path, metadata={"Date": None})
-    return path
-
-
-def _bars(axes: Any, rows: Sequence[Row], unit: str) -> None:
-    colours = ["0.75" if row.group else "C1" if row.peer else "C0" for row in rows]
-    rates = [row.rate / 1e9 for row in rows]
-    axes.barh([row.name for row in rows], rates, color=colours)
-    for place, (row, rate) in enumerate(zip(rows, rates, strict=True)):
-        if row.share:
-            axes.plot([rate / row.share] * 2, [place - 0.4, place + 0.4], "k", linewidth=2)
-    axes.margins(y=0.01)
-    axes.invert_yaxis()
-    axes.set_xlabel(("GB/s" if unit == "B" else f"G {unit}s/s") + "; the black tick is the ceiling")
+    return [bars(run.titles[name], rows, folder / f"{name}.svg") for name, rows in run.rows.items()]

@@ -15,7 +15,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -431,3 +431,35 @@ def quantity(value: float, unit: str) -> str:
     power = min(max(power, -3), 4)
     prefix = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T"}[power]
     return f"{value / 1000.0**power:.3g} {prefix}{unit}"
+
+
+def rate_of(row: Row) -> str:
+    """Return work a second as text."""
+    return quantity(row.rate, f"{row.unit}/s" if row.unit == "B" else f" {row.unit}s/s")
+
+
+def optional(value: float | None, spec: str) -> str:
+    """Return a number as text, nothing for None."""
+    return "" if value is None else format(value, spec)
+
+
+def rows_table(rows: Sequence[Row]) -> str:
+    """Tabulate a section: time with its quartiles, rate, share of the ceiling, error, remarks."""
+    recomputed = any(row.recomputed is not None for row in rows)
+    header = ["call", "median", "quartiles", "rounds", "rate", "of its ceiling", "largest error"]
+    header += ["pairs recomputed"] * recomputed + ["remarks"]
+
+    def cells(row: Row) -> Iterator[str]:
+        low, high = row.timing.quartiles
+        yield row.name
+        yield quantity(row.timing.median, "s")
+        yield f"{quantity(low, 's')} to {quantity(high, 's')}"
+        yield str(len(row.timing.samples))
+        yield rate_of(row)
+        yield optional(row.share, ".2f")
+        yield optional(row.error, ".1e")
+        if recomputed:
+            yield optional(row.recomputed, ".2%")
+        yield row.note
+
+    return markdown_table(header, [list(cells(row)) for row in rows])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -62,6 +63,93 @@ def run_demo(arguments: argparse.Namespace, say: Say) -> Report:
     )
 
 
+# --- files ---------------------------------------------------------------------------------------
+
+
+def add_words(parser: argparse.ArgumentParser) -> None:
+    """Add what 16-bit words in files are."""
+    from fastinfo.files import WORDS
+
+    parser.add_argument("--dtype", choices=WORDS, help="what the 16-bit words of the file are")
+
+
+def loss_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `fastinfo loss`."""
+    parser.add_argument("logits", metavar="LOGITS", help=".npy or .npz, shape (..., V)")
+    parser.add_argument("targets", metavar="TARGETS", help=".npy or .npz of integers, shape (...)")
+    add_words(parser)
+    parser.add_argument("--temperature", type=float, default=1.0, help="softmax(logits / this)")
+    parser.add_argument("--softcap", type=float, help="logits become this * tanh(logits / this)")
+    parser.add_argument(
+        "--ignore-index", type=int, default=-100, help="target of rows left out (default: -100)"
+    )
+
+
+def rows_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `pairwise` and `nearest` share."""
+    parser.add_argument("x", metavar="X", help=".npy or .npz, a distribution or counts a row")
+    parser.add_argument("y", metavar="Y", nargs="?", help="the same; X itself if left out")
+    add_words(parser)
+    parser.add_argument("--measure", metavar="NAME", default="js_divergence",
+                        help="see fastinfo.measures() (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--base", type=float, help="base of the logarithm (default: e)")
+    parser.add_argument("--alpha", type=float, help="order of renyi_divergence")
+    parser.add_argument("--weights", type=float, nargs=2, metavar=("A", "B"),
+                        help="of js_divergence")  # fmt: skip
+    parser.add_argument("--no-normalize", action="store_true", help="take rows as they are")
+
+
+def pairwise_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `fastinfo pairwise`."""
+    rows_arguments(parser)
+    parser.add_argument("--out", metavar="D.npy", help="file for the matrix, of any size")
+    parser.add_argument("--plot", metavar="D.png", help="picture of the matrix, in clusters")
+
+
+def nearest_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `fastinfo nearest`."""
+    rows_arguments(parser)
+    parser.add_argument("-k", type=int, default=10, help="how many (default: %(default)s)")
+    parser.add_argument("--out", metavar="N.npz", help="file for distances and indices")
+
+
+def run_loss(arguments: argparse.Namespace, say: Say) -> Report:
+    """Score logits in a file."""
+    from fastinfo import commands
+
+    return commands.loss(arguments, say)
+
+
+def run_pairwise(arguments: argparse.Namespace, say: Say) -> Report:
+    """Compute a matrix of rows in files."""
+    from fastinfo import commands
+
+    return commands.pairwise(arguments, say)
+
+
+def run_nearest(arguments: argparse.Namespace, say: Say) -> Report:
+    """Find the nearest of rows in files."""
+    from fastinfo import commands
+
+    return commands.nearest(arguments, say)
+
+
+# --- bench ---------------------------------------------------------------------------------------
+
+
+def bench_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `fastinfo bench`."""
+    parser.add_argument("--quick", action="store_true", help="smaller shapes, fewer rounds")
+    parser.add_argument("--plot", metavar="DIR", help="folder for pictures of the rates")
+
+
+def run_bench(arguments: argparse.Namespace, say: Say) -> Report:
+    """Measure this machine."""
+    from fastinfo import speed
+
+    return speed.run(arguments.quick, arguments.plot, say)
+
+
 # --- info ----------------------------------------------------------------------------------------
 
 
@@ -97,6 +185,15 @@ def processor() -> Report:
     return {"processor": binding.get_host_cpu_name(), "vectors": vectors}
 
 
+def cuda_devices() -> list[str] | None:
+    """Return the names of the CUDA devices, None without numba-cuda."""
+    if version_of("numba-cuda") is None:
+        return None
+    from fastinfo.cuda import seam
+
+    return seam.devices()
+
+
 def run_info(arguments: argparse.Namespace, say: Say) -> Report:
     """Print what fastinfo runs on."""
     import platform
@@ -112,18 +209,26 @@ def run_info(arguments: argparse.Namespace, say: Say) -> Report:
         **processor(),
         "threads": fastinfo.get_num_threads(),
         "numba-cuda": version_of("numba-cuda"),
+        "cuda_devices": cuda_devices(),
         "cache": folder and str(folder),
         "cached_kernels": sum(1 for _ in folder.iterdir()) if folder else 0,
     }
-    absent = {"numba-cuda": "not installed", "cache": "off"}
+    absent = {"numba-cuda": "not installed", "cuda_devices": "unknown", "cache": "off"}
     for name, value in report.items():
-        say(f"{name.replace('_', ' '):<16}{absent.get(name, '-') if value is None else value}")
+        text = absent.get(name, "-") if value is None else value
+        if isinstance(value, list):
+            text = ", ".join(value) or "none"
+        say(f"{name.replace('_', ' '):<16}{text}")
     return report
 
 
 COMMANDS = (
     Command("demo", "the main job on Python's own source files", demo_arguments, run_demo),
-    Command("info", "versions, threads, vector width, cache", no_arguments, run_info),
+    Command("loss", "score logits in a file", loss_arguments, run_loss),
+    Command("pairwise", "a measure between all pairs of rows", pairwise_arguments, run_pairwise),
+    Command("nearest", "the nearest rows of each row", nearest_arguments, run_nearest),
+    Command("bench", "this machine's ceilings and our share of them", bench_arguments, run_bench),
+    Command("info", "versions, threads, vector width, devices, cache", no_arguments, run_info),
 )
 
 
@@ -154,6 +259,15 @@ def drop(line: str) -> None:
     """Print nothing."""
 
 
+def finite(value: Any) -> Any:
+    """Return a report with null for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {name: finite(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 2 after an error, 130 after Ctrl-C."""
     arguments = make_parser().parse_args(argv)
@@ -161,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         report = arguments.run(arguments, say)
         if arguments.json:
-            print(json.dumps(report), flush=True)
+            print(json.dumps(finite(report), allow_nan=False), flush=True)
     except KeyboardInterrupt:
         print("fastinfo: interrupted", file=sys.stderr)
         return 130

@@ -64,6 +64,14 @@ class _Simulated:
 cuda: Any = _Simulated() if SIMULATED else _cuda
 
 
+def devices() -> list[str]:
+    """Names of the devices that can be computed on."""
+    if SIMULATED or not _cuda.is_available():
+        return []
+    names = (device.name for device in _cuda.gpus)
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+
+
 # --- decorators ----------------------------------------------------------------------------------
 
 
