@@ -1,0 +1,337 @@
+"""The functions for PyTorch against PyTorch's own, and against differences."""
+
+import numpy as np
+import pytest
+
+import fastinfo
+
+torch = pytest.importorskip("torch")
+ours = fastinfo.torch
+F = torch.nn.functional
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+LIMITS = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+
+
+@pytest.fixture(autouse=True)
+def seeded(rng):
+    torch.manual_seed(int(rng.integers(1 << 31)))
+
+
+def close(found, expected, dtype):
+    limit = LIMITS[dtype]
+    np.testing.assert_allclose(
+        found.detach().double().numpy(), expected.detach().double().numpy(), limit, limit
+    )
+
+
+def gradients(function, *tensors):
+    """Value, and derivatives of a weighted sum of it by the tensors that take part."""
+    leaves = [t.detach().clone().requires_grad_() for t in tensors]
+    value = function(*leaves)
+    factors = torch.linspace(-1, 2, value.numel(), dtype=value.dtype).reshape(value.shape)
+    (value * factors).sum().backward()
+    return value, [leaf.grad for leaf in leaves]
+
+
+def agree(one, other, dtype, *tensors):
+    """Assert that values and gradients agree."""
+    value, found = gradients(one, *tensors)
+    expected_value, expected = gradients(other, *(t.double() for t in tensors))
+    close(value, expected_value, torch.float32 if value.dtype == torch.float32 else dtype)
+    for g, e, t in zip(found, expected, tensors, strict=True):
+        assert (g.dtype, g.shape) == (t.dtype, t.shape)
+        close(g, e, dtype)
+
+
+# cross-entropy --------------------------------------------------------------------------------
+
+OPTIONS = {
+    "plain": {},
+    "sum": {"reduction": "sum"},
+    "rows": {"reduction": "none"},
+    "smoothed": {"label_smoothing": 0.2},
+    "ignored": {"ignore_index": 3},
+    "weighted": {"weight": torch.linspace(0, 2, 7, dtype=torch.float64)},
+    "all": {
+        "weight": torch.linspace(0.5, 2, 7, dtype=torch.float64), "label_smoothing": 0.1,
+        "ignore_index": 2, "reduction": "none",
+    },
+    "deprecated": {"size_average": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("shape", [(7,), (5, 7), (2, 7, 3)])
+@pytest.mark.filterwarnings("ignore:size_average")
+def test_cross_entropy(dtype, options, shape):
+    logits = (3 * torch.randn(shape)).to(dtype)
+    rows = shape[:1] * (len(shape) > 1) + shape[2:]
+    target = torch.randint(0, 7, rows)
+    agree(
+        lambda x: ours.cross_entropy(x, target, **options),
+        lambda x: F.cross_entropy(x, target, **options),
+        dtype, logits,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (2, 7, 3)])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_soft_targets(shape, reduction):
+    target = torch.randn(shape).double().softmax(1)
+    given = {"reduction": reduction, "label_smoothing": 0.1}
+    agree(
+        lambda x: ours.cross_entropy(x, target, **given),
+        lambda x: F.cross_entropy(x, target, **given),
+        torch.float64, torch.randn(shape).double(),
+    )  # fmt: skip
+
+
+def test_options_of_our_own():
+    logits, target = torch.randn(4, 9, dtype=torch.float64), torch.tensor([0, 3, 8, 1])
+    given = {"z_loss": 0.1, "temperature": 2.0, "softcap": 5.0}
+    weights = torch.tensor([1.0, 0.0, 2.0, 0.5])
+    found = ours.cross_entropy(logits, target, sample_weight=weights, **given)
+    expected = fastinfo.softmax_cross_entropy(logits, target, sample_weight=weights, **given)
+    assert found.item() == expected.item()
+    module = ours.CrossEntropyLoss(label_smoothing=0.1, **given)
+    expected = fastinfo.softmax_cross_entropy(logits, target, label_smoothing=0.1, **given)
+    assert module(logits, target).item() == expected.item()
+    assert isinstance(module, torch.nn.CrossEntropyLoss)
+
+
+# linear ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("shape", [(4,), (6, 4)])
+def test_linear(dtype, options, shape):
+    options = {name: v for name, v in options.items() if name != "size_average"}
+    hidden, weight, bias = torch.randn(shape), torch.randn(7, 4), torch.randn(7)
+    target = torch.randint(0, 7, shape[:-1])
+
+    def reference(x, w, b):
+        return F.cross_entropy(F.linear(x, w, b), target, **options)
+
+    agree(
+        lambda x, w, b: ours.linear_cross_entropy(x, w, target, linear_bias=b, **options),
+        reference, dtype, *(t.to(dtype) for t in (hidden, weight, bias)),
+    )  # fmt: skip
+    agree(
+        lambda x, w: ours.linear_cross_entropy(x, w, target, **options),
+        lambda x, w: reference(x, w, None), dtype, *(t.to(dtype) for t in (hidden, weight)),
+    )  # fmt: skip
+
+
+def test_only_what_requires_grad_has_one():
+    hidden, weight = torch.randn(3, 4), torch.randn(5, 4, requires_grad=True)
+    ours.linear_cross_entropy(hidden, weight, torch.tensor([0, 1, 2])).backward()
+    assert hidden.grad is None and weight.grad.shape == (5, 4)
+    with torch.no_grad():
+        assert not ours.cross_entropy(weight, torch.zeros(5, dtype=torch.long)).requires_grad
+
+
+def test_linear_module():
+    head = ours.LinearCrossEntropyLoss(4, 9, bias=True, label_smoothing=0.1)
+    theirs = (
+        torch.nn.LinearCrossEntropyLoss if hasattr(torch.nn, "LinearCrossEntropyLoss") else None
+    )
+    assert [name for name, _ in head.named_parameters()] == ["linear.weight", "linear.bias"]
+    hidden, target = torch.randn(6, 4), torch.randint(0, 9, (6,))
+    loss = head(hidden, target)
+    loss.backward()
+    logits = head.linear(hidden)
+    close(loss, F.cross_entropy(logits, target, label_smoothing=0.1), torch.float32)
+    if theirs:
+        other = theirs(4, 9, bias=True, label_smoothing=0.1)
+        other.load_state_dict(head.state_dict())
+        close(other(hidden, target), loss, torch.float32)
+
+
+# the others -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weights", [{}, {"weight": 1}, {"pos_weight": 1}, {"weight": 0}])
+def test_binary(reduction, weights):
+    shapes = {1: torch.rand(6, dtype=torch.float64), 0: torch.rand(5, 1, dtype=torch.float64)}
+    given = {name: shapes[axis] for name, axis in weights.items()} | {"reduction": reduction}
+    target = torch.rand(5, 6, dtype=torch.float64)
+    for dtype in (torch.float64, torch.float32):
+        agree(
+            lambda x: ours.binary_cross_entropy_with_logits(x, target.to(x.dtype), **given),
+            lambda x: F.binary_cross_entropy_with_logits(x, target, **given),
+            dtype, torch.randn(5, 6).to(dtype),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_entropy_and_divergences(axis, reduction):
+    teacher, x = torch.randn(4, 6).double(), torch.randn(4, 6).double()
+    given = {"axis": axis, "reduction": reduction}
+
+    def reduced(rows):
+        return rows.mean() if reduction == "mean" else rows
+
+    def entropy(z):
+        return reduced(torch.special.entr((z / 2).softmax(axis)).sum(axis))
+
+    def kl(z):
+        log_q = (z / 2).log_softmax(axis)
+        terms = F.kl_div(log_q, (teacher / 2).log_softmax(axis), reduction="none", log_target=True)
+        return reduced(terms.sum(axis))
+
+    def js(z):
+        p, q = (teacher / 2).softmax(axis), (z / 2).softmax(axis)
+        m = 0.3 * p + 0.7 * q
+        terms = 0.3 * p * (p / m).log() + 0.7 * q * (q / m).log()
+        return reduced(terms.sum(axis))
+
+    agree(lambda z: ours.softmax_entropy(z, temperature=2, **given), entropy, torch.float64, x)
+    agree(
+        lambda z: ours.softmax_kl_divergence(teacher, z, temperature=2, **given), kl,
+        torch.float64, x,
+    )  # fmt: skip
+    agree(
+        lambda z: ours.softmax_js_divergence(teacher, z, beta=0.3, temperature=2, **given), js,
+        torch.float64, x,
+    )  # fmt: skip
+
+
+# autograd -------------------------------------------------------------------------------------
+
+TARGET = torch.tensor([1, 0, 3])
+TEACHER = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(3, 4)
+CALLS = {
+    "cross_entropy": lambda x: ours.cross_entropy(x, TARGET, label_smoothing=0.1),
+    "cross_entropy of rows": lambda x: ours.cross_entropy(x, TARGET, reduction="none"),
+    "linear": lambda x: ours.linear_cross_entropy(x, x, TARGET.clamp(max=2)),
+    "linear of rows": lambda x: ours.linear_cross_entropy(
+        x, x, TARGET.clamp(max=2), reduction="none"
+    ),
+    "binary": lambda x: ours.binary_cross_entropy_with_logits(x, TEACHER.sigmoid()),
+    "entropy": lambda x: ours.softmax_entropy(x),
+    "kl": lambda x: ours.softmax_kl_divergence(TEACHER, x),
+    "js": lambda x: ours.softmax_js_divergence(TEACHER, x, reduction="none"),
+}
+calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+@calls
+def test_gradcheck(call):
+    assert torch.autograd.gradcheck(call, torch.randn(3, 4).double().requires_grad_())
+
+
+@calls
+def test_second_derivatives_are_refused(call):
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(RuntimeError, match=r"differentiat"):
+        (gradient,) = torch.autograd.grad(call(x).sum(), x, create_graph=True)
+        gradient.square().sum().backward()
+
+
+@calls
+def test_backward_twice(call):
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    loss = call(x).sum()
+    loss.backward(retain_graph=True)
+    once = x.grad.clone()
+    loss.backward()
+    torch.testing.assert_close(x.grad, 2 * once)
+
+
+def test_what_has_no_derivative_is_refused():
+    x, target = torch.randn(2, 3), torch.rand(2, 3).softmax(1)
+    for name, call in {
+        "target": lambda: ours.cross_entropy(x, target.requires_grad_()),
+        "weight": lambda: ours.cross_entropy(x, TARGET[:2], torch.ones(3).requires_grad_()),
+        "p_logits": lambda: ours.softmax_kl_divergence(x.requires_grad_(), x.detach()),
+    }.items():
+        with pytest.raises(RuntimeError, match=f"{name} requires grad.*pass {name}.detach"):
+            call()
+
+
+def test_errors_are_those_of_fastinfo():
+    with pytest.raises(IndexError, match="got 9 at row 1"):
+        ours.cross_entropy(torch.zeros(2, 3), torch.tensor([0, 9]))
+    with pytest.raises(ValueError, match="reduction must be one of"):
+        ours.cross_entropy(torch.zeros(2, 3), torch.tensor([0, 1]), reduction="total")
+    with pytest.raises(np.exceptions.AxisError):
+        ours.softmax_entropy(torch.zeros(2, 3), axis=2)
+
+
+# torch.compile --------------------------------------------------------------------------------
+
+OPERATORS = {
+    "cross_entropy": (
+        torch.ops.fastinfo.cross_entropy,
+        lambda x: (x, TARGET, None, None, 1, -100, 0.0, 0.0, 1.0, None, "mean", True),
+    ),
+    "rows": (
+        torch.ops.fastinfo.cross_entropy,
+        lambda x: (x, TARGET, None, None, 1, -100, 0.0, 0.0, 1.0, 5.0, "none", True),
+    ),
+    "linear": (
+        torch.ops.fastinfo.linear_cross_entropy,
+        lambda x: (
+            x, TEACHER, None, TARGET.clamp(max=2), None, None, -1, -100, 0.0, 0.0, 1.0, None, None,
+            "mean", True,
+        ),
+    ),
+    "binary": (
+        torch.ops.fastinfo.binary_cross_entropy_with_logits,
+        lambda x: (x, TEACHER.sigmoid(), None, None, None, "none", True),
+    ),
+    "entropy": (torch.ops.fastinfo.softmax_entropy, lambda x: (x, 1, 1.0, "none", True)),
+    "kl": (
+        torch.ops.fastinfo.softmax_divergence,
+        lambda x: (TEACHER, x, None, None, 0, 1.0, "none", True),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators_are_what_their_fakes_say(name, dtype):
+    operator, given = OPERATORS[name]
+    x = torch.randn(3, 4, dtype=dtype)
+    if dtype == torch.float32 and name in ("linear", "binary", "kl"):
+        pytest.skip("both of one dtype")
+    tests = ("test_schema", "test_faketensor", "test_autograd_registration")
+    torch.library.opcheck(operator, given(x.requires_grad_()), test_utils=tests)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "linear", "kl"])
+def test_compiled_without_a_break(name):
+    """Dynamo and AOT autograd trace them whole."""
+    call, x = CALLS[name], torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    compiled = torch.compile(lambda z: 2 * call(z.sin()), fullgraph=True, backend="aot_eager")
+    compiled(x).backward()
+    found, x.grad = x.grad, None
+    (2 * call(x.sin())).backward()
+    torch.testing.assert_close(found, x.grad)
+
+
+# training -------------------------------------------------------------------------------------
+
+
+def test_a_model_trains_to_the_same_losses():
+    def losses(loss):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(5, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
+        optimizer = torch.optim.SGD(model.parameters(), 0.5)
+        x, y = torch.randn(64, 5), torch.randint(0, 4, (64,))
+        found = []
+        for _ in range(20):
+            optimizer.zero_grad()
+            value = loss(model(x), y)
+            value.backward()
+            optimizer.step()
+            found.append(value.item())
+        return found
+
+    theirs = losses(F.cross_entropy)
+    np.testing.assert_allclose(losses(ours.cross_entropy), theirs, rtol=1e-4)
+    assert theirs[-1] < theirs[0]
