@@ -56,7 +56,7 @@ _MODULES = {
     "fastinfo.engine": ("get_num_threads", "set_num_threads"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
-_SUBMODULES = ("gaussian", "torch")
+_SUBMODULES = ("gaussian", "numba", "sklearn", "torch")
 __all__ = sorted(_HOMES)
 
 

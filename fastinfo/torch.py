@@ -8,7 +8,7 @@ derivatives are refused.
 
 Examples
 --------
->>> import pytest; torch = pytest.importorskip("torch")
+>>> import torch
 >>> import fastinfo.torch
 >>> logits = torch.zeros(2, 3, requires_grad=True)
 >>> loss = fastinfo.torch.cross_entropy(logits, torch.tensor([0, 2]))
@@ -289,7 +289,7 @@ def cross_entropy(
 
     Examples
     --------
-    >>> import pytest; torch = pytest.importorskip("torch")
+    >>> import torch
     >>> import fastinfo.torch
     >>> print(fastinfo.torch.cross_entropy(torch.zeros(1, 8), torch.tensor([3])).item() / 3)
     0.6931471824645996
@@ -361,7 +361,7 @@ def linear_cross_entropy(
 
     Examples
     --------
-    >>> import pytest; torch = pytest.importorskip("torch")
+    >>> import torch
     >>> import fastinfo.torch
     >>> hidden, head = torch.ones(2, 4), torch.zeros(8, 4, requires_grad=True)
     >>> loss = fastinfo.torch.linear_cross_entropy(hidden, head, torch.tensor([0, 7]))
@@ -457,7 +457,7 @@ def binary_cross_entropy_with_logits(
 
     Examples
     --------
-    >>> import pytest; torch = pytest.importorskip("torch")
+    >>> import torch
     >>> import fastinfo.torch
     >>> loss = fastinfo.torch.binary_cross_entropy_with_logits
     >>> print(loss(torch.zeros(3), torch.tensor([0.0, 0.5, 1.0])).item())
@@ -505,7 +505,7 @@ def softmax_entropy(
 
     Examples
     --------
-    >>> import pytest; torch = pytest.importorskip("torch")
+    >>> import torch
     >>> import fastinfo.torch
     >>> print(fastinfo.torch.softmax_entropy(torch.zeros(8)).item() / 3)
     0.6931471824645996
@@ -551,7 +551,7 @@ def softmax_kl_divergence(
 
     Examples
     --------
-    >>> import pytest; torch = pytest.importorskip("torch")
+    >>> import torch
     >>> import fastinfo.torch
     >>> x = torch.randn(4, 10)
     >>> print(fastinfo.torch.softmax_kl_divergence(x, x).item())
@@ -600,7 +600,7 @@ def softmax_js_divergence(
 
     Examples
     --------
-    >>> import pytest; torch = pytest.importorskip("torch")
+    >>> import torch
     >>> import fastinfo.torch
     >>> one, other = torch.tensor([[0.0, -torch.inf]]), torch.tensor([[-torch.inf, 0.0]])
     >>> print(round(fastinfo.torch.softmax_js_divergence(one, other).item(), 6))
@@ -653,7 +653,7 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
 
     Examples
     --------
-    >>> import pytest; torch = pytest.importorskip("torch")
+    >>> import torch
     >>> import fastinfo.torch
     >>> loss = fastinfo.torch.CrossEntropyLoss(label_smoothing=0.1)
     >>> print(round(loss(torch.zeros(1, 4), torch.tensor([2])).item(), 4))
@@ -692,7 +692,7 @@ class LinearCrossEntropyLoss(nn.Module):
 
     Examples
     --------
-    >>> import pytest; torch = pytest.importorskip("torch")
+    >>> import torch
     >>> import fastinfo.torch
     >>> head = fastinfo.torch.LinearCrossEntropyLoss(16, 1000)
     >>> head(torch.randn(4, 16), torch.tensor([1, 2, 3, 4])).shape
