@@ -125,8 +125,8 @@ def bin_value(total, storage_p, storage_q, sum_of=bin_sum):
 
 
 @cache
-def totals(storage):
-    """Kernel: add up rows with what the roundings lose, and find their lowest entry."""
+def total_of(storage):
+    """Return add(x): the sum of a row, what the roundings lose, and its lowest entry or 0."""
     read, filled, lanes = vmath.reader(storage, vmath.double, 0.0), vmath.double.filled, 8
 
     @helper(EXACT)
@@ -139,6 +139,14 @@ def totals(storage):
             highest = maximum(-v, highest)
         whole, lost = exact_sum_of(total)
         return whole, lost + sum_of(rest), -highest_of(highest)
+
+    return add
+
+
+@cache
+def totals(storage):
+    """Kernel: add up rows with what the roundings lose, and find their lowest entry."""
+    add = total_of(storage)
 
     @kernel(storage)
     def add_rows(x, starts, width, totals, rests, lowest):
