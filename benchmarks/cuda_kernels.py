@@ -157,6 +157,19 @@ def settled(measure: str, storage: str) -> tuple[Any, Any]:
     )  # fmt: skip
 
 
+def neighbors(storage: str, which: str) -> tuple[Any, Any]:
+    """What keeps the smallest values of rows, and what sorts them."""
+    from fastinfo.cuda import neighbor_kernels as kernels
+
+    t, (_, real) = _types(), _kinds(storage)
+    i, values, longs = t.int64, _array(real, 2), _array(t.int64, 2)
+    if which == "kept":
+        return kernels.smallest(storage), (
+            _array(real), i, i, i, t.boolean, values, longs, longs
+        )  # fmt: skip
+    return kernels.in_order(storage), (_array(t.float64), longs, values, longs)
+
+
 def logit_pairs(storage: str, which: str) -> tuple[Any, Any]:
     """Kernels of divergences of rows of logits."""
     from fastinfo.catalogue import LOGIT_DIVERGENCES

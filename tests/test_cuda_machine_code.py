@@ -13,6 +13,7 @@ from benchmarks.cuda_kernels import (
     ARCHITECTURES,
     KERNELS,
     logit_pairs,
+    neighbors,
     product_factors,
     product_finish,
     settled,
@@ -70,3 +71,13 @@ def test_products_of_pairs(measure, arch):
         code = cuda_code.compiled(*each, arch)
         assert (code.local, code.stack, code.spills) == ([], 0, 0)
         assert code.doubles
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("storage", ["float32", "float64"])
+def test_neighbors(storage, arch):
+    for which in ("kept", "sorted"):
+        code = cuda_code.compiled(*neighbors(storage, which), arch)
+        assert (code.local, code.stack, code.spills) == ([], 0, 0)
+    code = cuda_code.compiled(*neighbors(storage, "kept"), arch)
+    assert storage == "float64" or code.doubles == []

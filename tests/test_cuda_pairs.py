@@ -238,12 +238,8 @@ def test_negative_entries(rng, measure):
 
 def test_what_is_not_built():
     x = on_device(np.ones((3, 4), np.float32))
-    for call, name in (
-        (lambda: fastinfo.nearest(x), "nearest"),
-        (lambda: fastinfo.within(x, radius=0.1), "within"),
-    ):
-        with pytest.raises(TypeError, match=f"{name} is not computed on a CUDA device.*copy"):
-            call()
+    with pytest.raises(TypeError, match=r"within is not computed on a CUDA device.*copy"):
+        fastinfo.within(x, radius=0.1)
     sparse = pytest.importorskip("scipy.sparse").csr_array(np.ones((3, 4), np.float32))
     with pytest.raises(TypeError, match=r"sparse.*not computed on a CUDA device"):
         fastinfo.pairwise(sparse, x)

@@ -9,15 +9,15 @@ pairs are computed again, is decided there.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from fastinfo import formulas
+from fastinfo.arrays import lazy
 from fastinfo.catalogue import Product, Tile
 from fastinfo.cpu.pairs import EPSILON, PRODUCT_ERROR, RANGE, RTOL, WIDE, Job, growth_of
 from fastinfo.cuda import pair_kernels as kernels
@@ -46,6 +46,8 @@ PRODUCT_BINS = {"float32": 128, "float64": 1024}
 FINISH_ERROR = 4.0
 # Bytes of a factor of the rows of x, and of its product with all of y.
 ROOM_BYTES = 1 << 28
+# Rows of x at a time: a grid has 65535 blocks down.
+MOST_ROWS = 1 << 19
 # Which road a kernel belongs to: any, the one measured from the mean, from the uniform one.
 ANY, NEAR, FAR = -1, 0, 1
 
@@ -96,8 +98,11 @@ class Side:
 class Road(Protocol):
     """A way to all pairs."""
 
-    def fill(self, out: Memory) -> None:
-        """Write the matrix."""
+    def beside(self, begin: int, end: int) -> Road:
+        """Return the road to the rows [begin, end) of y, measured from the same."""
+
+    def fill(self, out: Memory, lo: int = 0) -> None:
+        """Write the measure of the rows of x from `lo` on, as many as `out` has."""
 
 
 def road_of(job: Job) -> Road:
@@ -142,6 +147,20 @@ def _settle(job: Job, out: Memory, known: int, sums: tuple | None = None) -> Non
     )  # fmt: skip
 
 
+def _beside(job: Job, begin: int, end: int) -> Job:
+    """Return the job of some rows of y: the whole job if these are all."""
+    if end - begin == job.y.count:
+        return job
+    return replace(job, y=job.y.rows(begin, end), same=False)
+
+
+def _band(job: Job, lo: int, count: int) -> Job:
+    """Return the job of some rows of x: the whole job if these are all."""
+    if count == job.x.count:
+        return job
+    return replace(job, x=job.x.rows(lo, lo + count), same=False)
+
+
 def _placed(out: Memory) -> tuple:
     """A matrix as kernels take it."""
     return out.flat, out.first, *out.strides
@@ -156,9 +175,13 @@ class Direct:
 
     job: Job
 
-    def fill(self, out: Memory) -> None:
-        """Write the matrix."""
-        _settle(self.job, out, kernels.NOTHING)
+    def beside(self, begin: int, end: int) -> Direct:
+        """Return the road to some rows of y."""
+        return Direct(_beside(self.job, begin, end))
+
+    def fill(self, out: Memory, lo: int = 0) -> None:
+        """Write the measure of some rows of x."""
+        _settle(_band(self.job, lo, out.shape[0]), out, kernels.NOTHING)
 
 
 # --- matrix products -----------------------------------------------------------------------------
@@ -265,36 +288,47 @@ class Products:
         )  # fmt: skip
         return Factors(values, (sums.flat, norms.flat, holes.flat, empty.flat))
 
-    def fill(self, out: Memory) -> None:
-        """Write the matrix."""
-        job, (n, m) = self.job, out.shape
-        g, item = self.factors(job.y, True), np.dtype(job.real).itemsize
-        most = max(1, ROOM_BYTES // (item * max(m, self.length)))
-        band = min(n, most)
+    @lazy
+    def g(self) -> Factors:
+        """The factors of all rows of y."""
+        return self.factors(self.job.y, True)
+
+    def beside(self, begin: int, end: int) -> Products:
+        """Return the road to some rows of y."""
+        return replace(self, job=_beside(self.job, begin, end))
+
+    def fill(self, out: Memory, lo: int = 0) -> None:
+        """Write the measure of some rows of x, bands of them at a time."""
+        job, (n, m) = _band(self.job, lo, out.shape[0]), out.shape
+        item = np.dtype(job.real).itemsize
+        band = min(n, max(1, ROOM_BYTES // (item * max(m, self.length))), MOST_ROWS)
         room = [new((band * m,), job.real, out)]
         if self.length > PRODUCT_BINS[job.real] and not products.adds(out.kind):
             room.append(new((band * m,), job.real, out))
-        for lo in range(0, n, band):
-            hi = min(lo + band, n)
-            begin = lo if job.symmetric else 0
-            e = self.factors(job.x.rows(lo, hi), False)
-            sums = _product(e.values, between(g.values, begin, m), room)
-            self._finish(e, g, sums, lo, hi, begin, out)
+        for first in range(0, n, band):
+            last = min(first + band, n)
+            begin = first if job.symmetric else 0
+            e = self.factors(job.x.rows(first, last), False)
+            sums = _product(e.values, between(self.g.values, begin, m), room)
+            self._finish(job, e, sums, (first, last, begin), out)
         _settle(job, out, kernels.RESULTS)
 
     def _finish(
-        self, e: Factors, g: Factors, sums: Memory, lo: int, hi: int, begin: int, out: Memory
+        self, job: Job, e: Factors, sums: Memory, place: tuple[int, int, int], out: Memory
     ) -> None:
         """Finish the pairs of some rows, those that must be computed again as NaN."""
-        job, roads, real = self.job, self.job.measure.products, np.dtype(self.job.real).type
+        roads, real, (first, last, begin) = job.measure.products, np.dtype(job.real).type, place
         kernel = kernels.product_finishes(
             tuple((road.says, road.margin) for road in roads), job.measure.finish,
             job.measure.infinite, job.real,
         )  # fmt: skip
-        columns = blocks(out.shape[1] - begin, kernels.FINISHERS)
+        grid = (
+            blocks(out.shape[1] - begin, kernels.FINISHERS),
+            blocks(last - first, kernels.FINISHED),
+        )
         seam.launch(
-            kernel, (columns, blocks(hi - lo, kernels.FINISHED)), kernels.FINISHERS, out.stream,
-            sums.flat, lo, hi, begin, *e.known, *g.known, self.far.flat, real(self.road.factor),
+            kernel, grid, kernels.FINISHERS, out.stream,
+            sums.flat, *place, *e.known, *self.g.known, self.far.flat, real(self.road.factor),
             (self._errors(roads[0]), self._errors(roads[-1])), real(job.parameter),
             real(1.0 / job.unit), job.same, job.symmetric, *_placed(out),
         )  # fmt: skip
@@ -314,11 +348,11 @@ class Factors:
 def _product(e: Memory, g: Memory, room: list[Memory]) -> Memory:
     """Return the product of rows, some of the bins at a time; `room` is for it, and for a part."""
     shape = e.shape[0], g.shape[0]
-    out, *part = (dataclasses.replace(v, shape=shape, strides=(shape[1], 1)) for v in room)
+    out, *part = (replace(v, shape=shape, strides=(shape[1], 1)) for v in room)
     bins = PRODUCT_BINS[e.storage]
     for k in range(0, e.shape[1], bins):
         a, b = (_bins(v, k, min(k + bins, e.shape[1])) for v in (e, g))
-        b = dataclasses.replace(b, shape=b.shape[::-1], strides=b.strides[::-1])
+        b = replace(b, shape=b.shape[::-1], strides=b.strides[::-1])
         if k:
             products.multiply_add(a, b, out, part[0] if part else None)
         else:
@@ -329,7 +363,7 @@ def _product(e: Memory, g: Memory, room: list[Memory]) -> Memory:
 def _bins(x: Memory, lo: int, hi: int) -> Memory:
     """Return some columns of a matrix."""
     at = x.address + lo * x.dtype.itemsize
-    return dataclasses.replace(x, address=at, shape=(x.shape[0], hi - lo))
+    return replace(x, address=at, shape=(x.shape[0], hi - lo))
 
 
 # --- tiles ---------------------------------------------------------------------------------------
@@ -377,13 +411,6 @@ class Tiles:
         unit = seam.mathematics(self.inner).log_unit
         return np.float64(near), np.float64(far * self.constant * unit)
 
-    @property
-    def known(self) -> tuple:
-        """What is known of rows, and of the road, as kernels take it."""
-        x, y = self.x, self.y
-        figures = x.sums.flat, y.sums.flat, x.bounds.flat, y.bounds.flat
-        return *figures, self.far.flat, self.factors
-
     def _errors(self, road: Tile) -> tuple:
         """Half of what a pair's sum must reach: of all rows, by their sums, by their distances."""
         length = 1.0 + self.job.x.width / 1024.0
@@ -425,21 +452,27 @@ class Tiles:
             np.float64(WIDE * weight), np.float64(WIDE * (1.0 - weight)), self.far.flat,
         )  # fmt: skip
 
-    def fill(self, out: Memory) -> None:
-        """Write the matrix: Σ term of all pairs first, of a symmetric one half of them."""
+    def beside(self, begin: int, end: int) -> Tiles:
+        """Return the road to some rows of y, whole tiles but for the last."""
+        return replace(self, job=_beside(self.job, begin, end), y=self.y.rows(begin, end))
+
+    def fill(self, out: Memory, lo: int = 0) -> None:
+        """Write the measure of some rows of x, from whole tiles on: Σ term of their pairs first."""
         n, m = out.shape
+        job, x = _band(self.job, lo, n), self.x.rows(lo, lo + n)
         down, across = (blocks(count, kernels.TILE) for count in (n, m))
         reference = as_result(self.mean, self.inner)
-        roads = [(NEAR, ANY)] if len(self.job.measure.tiles) == 1 else [(NEAR, NEAR), (FAR, FAR)]
+        roads = [(NEAR, ANY)] if len(job.measure.tiles) == 1 else [(NEAR, NEAR), (FAR, FAR)]
         for which, wanted in roads:
             road = self.road(which)
             seam.launch(
                 kernels.tiles(road.term, self.inner, road.uniform), down * across,
-                kernels.THREADS, out.stream, self.x.values.flat, self.y.values.flat,
-                reference.flat, self.x.padded, self.far.flat, wanted, across,
-                self.job.symmetric, n, m, *_placed(out),
+                kernels.THREADS, out.stream, x.values.flat, self.y.values.flat, reference.flat,
+                x.padded, self.far.flat, wanted, across, job.symmetric, n, m, *_placed(out),
             )  # fmt: skip
-        _settle(self.job, out, kernels.SUMS, self.known)
+        of_x, of_y = (x.sums.flat, x.bounds.flat), (self.y.sums.flat, self.y.bounds.flat)
+        figures = of_x[0], of_y[0], of_x[1], of_y[1]
+        _settle(job, out, kernels.SUMS, (*figures, self.far.flat, self.factors))
 
 
 @dataclass(frozen=True)
@@ -458,6 +491,14 @@ class Written:
         whole = blocks(side.count, kernels.TILE) * kernels.TILE
         sums, bounds = (new((side.count,), "float64", side.memory) for _ in range(2))
         return cls(new((whole * padded,), inner, side.memory), sums, bounds, padded)
+
+    def rows(self, lo: int, hi: int) -> Written:
+        """Return some of the rows, from a whole tile on."""
+        last = blocks(hi, kernels.TILE) * kernels.TILE
+        values = between(self.values, lo * self.padded, last * self.padded)
+        return Written(
+            values, between(self.sums, lo, hi), between(self.bounds, lo, hi), self.padded
+        )
 
 
 def _padded(width: int) -> int:
