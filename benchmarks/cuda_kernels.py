@@ -158,16 +158,24 @@ def settled(measure: str, storage: str) -> tuple[Any, Any]:
 
 
 def neighbors(storage: str, which: str) -> tuple[Any, Any]:
-    """What keeps the smallest values of rows, and what sorts them."""
+    """What keeps the smallest values of rows, what sorts them, and what bounds them."""
     from fastinfo.cuda import neighbor_kernels as kernels
 
     t, (_, real) = _types(), _kinds(storage)
-    i, values, longs = t.int64, _array(real, 2), _array(t.int64, 2)
-    if which == "kept":
-        return kernels.smallest(storage), (
-            _array(real), i, i, i, t.boolean, values, longs, longs
-        )  # fmt: skip
-    return kernels.in_order(storage), (_array(t.float64), longs, values, longs)
+    i, values, longs, single = t.int64, _array(real, 2), _array(t.int64, 2), _array(t.float32)
+    rows, known = _array(real), (*[single] * 4, t.UniTuple(t.float32, 3), single)
+    return {
+        "kept": (
+            kernels.smallest(storage), (rows, i, i, i, t.boolean, values, longs, longs),
+        ),
+        "sorted": (kernels.in_order(storage), (_array(t.float64), longs, values, longs)),
+        "bounds": (kernels.upper_bounds(), known),
+        "survivors": (
+            kernels.survivors(storage),
+            (*known, i, _array(t.float32, 2), longs, _array(i), rows),
+        ),
+        "choice": (kernels.choice(), (_array(i), i, _array(t.int32), _array(t.int32))),
+    }[which]  # fmt: skip
 
 
 def logit_pairs(storage: str, which: str) -> tuple[Any, Any]:

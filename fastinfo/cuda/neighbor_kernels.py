@@ -1,13 +1,22 @@
-"""The smallest values of rows on a device: a block of threads looks at a row, one of them keeps."""
+"""The smallest values of rows on a device, and pairs that their Hellinger distance lets be small.
+
+A block of threads looks at a row, and one of them keeps what is small.
+"""
 
 from functools import cache
+from math import log
 
 import numpy as np
 
+from fastinfo.cuda.pair_kernels import MARKED
+from fastinfo.cuda.reduce import of_block
 from fastinfo.cuda.seam import SIMULATED, cuda, helper, kernel
 
 # Threads that look at a row.
 THREADS = 4 if SIMULATED else 128
+LN2 = np.float32(log(2.0))
+# Returned numbers may differ by their accuracy from those the bound is for.
+SLACK = np.float32(1.0 + 1e-4)
 
 
 @helper
@@ -129,3 +138,71 @@ def in_order(storage):
                 indices[i, at] = -1
 
     return sort
+
+
+@helper
+def error_of(x_norm, y_norm, x_row, y_row, errors):
+    """Error of h² = ½ Σ (√p - √q)²."""
+    return errors[0] * x_norm * y_norm + errors[1] * (abs(x_row) + abs(y_row)) + errors[2]
+
+
+@cache
+def upper_bounds():
+    """Kernel: h² of pairs from above in place of their products, a block a row."""
+    half = np.float32(0.5)
+
+    @kernel
+    def write_bounds(x_rows, x_norms, y_rows, y_norms, errors, products):
+        i, columns = cuda.blockIdx.x, y_rows.size
+        row, norm = x_rows[i], x_norms[i]
+        for j in range(cuda.threadIdx.x, columns, THREADS):
+            error = error_of(norm, y_norms[j], row, y_rows[j], errors)
+            products[i * columns + j] = half * (row + y_rows[j]) - products[i * columns + j] + error
+
+    return write_bounds
+
+
+@cache
+def survivors(storage):
+    """Kernel: NaN for pairs that may be below the limit of their row, else inf; and how many may.
+
+    The limit is the largest of the `k` smallest upper bounds so far.
+    """
+    real, two, unlimited = np.dtype(storage).type, np.float32(2), np.float32(np.inf)
+    nan, inf = real(np.nan), real(np.inf)
+    merge = helper(lambda s, t, given: (s[0] + t[0],))
+    of_threads = of_block(merge, 0, 1, THREADS, "float32")
+
+    @kernel
+    def mark(x_rows, x_norms, y_rows, y_norms, errors, uppers, lo, kept, sizes, counts, out):
+        i, columns = cuda.blockIdx.x, y_rows.size
+        row, norm, many = x_rows[i], x_norms[i], np.int64(0)
+        limit = kept[lo + i, 0] * SLACK if sizes[lo + i, 0] == kept.shape[1] else unlimited
+        for j in range(cuda.threadIdx.x, columns, THREADS):
+            error = error_of(norm, y_norms[j], row, y_rows[j], errors)
+            lower = LN2 * (uppers[i * columns + j] - two * error)
+            out[i * columns + j] = inf if lower > limit else nan
+            many += 1 if lower <= limit else 0
+        many = of_threads((many,), 0)[0]
+        if cuda.threadIdx.x == 0:
+            counts[i] = many
+
+    return mark
+
+
+@cache
+def choice():
+    """Kernel of one block: the road of pairs that are marked, if few are, else that of tiles."""
+    merge = helper(lambda s, t, given: (s[0] + t[0],))
+    of_threads = of_block(merge, 0, 1, THREADS, "float32")
+
+    @kernel
+    def choose(counts, most, far, road):
+        many = np.int64(0)
+        for i in range(cuda.threadIdx.x, counts.size, THREADS):
+            many += counts[i]
+        many = of_threads((many,), 0)[0]
+        if cuda.threadIdx.x == 0:
+            road[0] = MARKED if many <= most else far[0]
+
+    return choose

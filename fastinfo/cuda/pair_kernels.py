@@ -34,6 +34,8 @@ FINISHED, FINISHERS = (2, 4) if SIMULATED else (16, 128)
 WORD = 63
 # What `settled` knows of a pair: nothing, the sum of a tile, or its result unless that is NaN.
 NOTHING, SUMS, RESULTS = range(3)
+# The road whose results are known where tiles are expected.
+MARKED = 2
 
 
 @cache
@@ -242,8 +244,9 @@ def tiles(term, into, uniform):
 def settled(total, finish, storage_x, storage_y, into, known):
     """Kernel: finish sums of pairs, computing again from the raw rows those below their bounds.
 
-    Of `RESULTS` those that are NaN are computed, unless one of the rows is no distribution. With
-    `symmetric` pairs on and above the diagonal, which is always, are written on both sides of it.
+    Of `RESULTS`, and of `SUMS` if the road is `MARKED`, those that are NaN are computed, unless one
+    of the rows is no distribution. With `symmetric` pairs on and above the diagonal, which is
+    always, are written on both sides of it.
     """
     value = bin_value(total, storage_x, storage_y, SETTLERS)
     compiled, real = formula(finish, DOUBLE), np.dtype(into).type
@@ -263,13 +266,15 @@ def settled(total, finish, storage_x, storage_y, into, known):
         j = begin + t
         inside = j < m and (not symmetric or j >= i)
         v, small = np.float64(0), inside
-        if inside and known == SUMS:
-            factor = factors[1] if far[0] == 1 else factors[0]
-            v = a_rows[i] + b_rows[j] + factor * np.float64(out[first + i * down + j * right])
-            small = abs(v) < a_bounds[i] + b_bounds[j] or (symmetric and i == j)
-        if inside and known == RESULTS:
-            result = out[first + i * down + j * right]
-            small = result != result and x_totals[i] > 0.0 and y_totals[j] > 0.0
+        marked = known == RESULTS or (known == SUMS and far[0] == MARKED)
+        if inside and known != NOTHING:
+            found = out[first + i * down + j * right]
+            if marked:
+                small = found != found and x_totals[i] > 0.0 and y_totals[j] > 0.0
+            else:
+                factor = factors[1] if far[0] == 1 else factors[0]
+                v = a_rows[i] + b_rows[j] + factor * np.float64(found)
+                small = abs(v) < a_bounds[i] + b_bounds[j] or (symmetric and i == j)
         values[t], again[t] = v, 1 if small else 0
         cuda.syncthreads()
         x_at = start_of(x_starts, x_place, i)
@@ -278,10 +283,10 @@ def settled(total, finish, storage_x, storage_y, into, known):
                 k = begin + other
                 at = x_at, x_place[STEP], start_of(y_starts, y_place, k), y_place[STEP], width
                 by = x_totals[i], x_rests[i], y_totals[k], y_rests[k]
-                found = value(x, y, at, by, parameter)
+                computed = value(x, y, at, by, parameter)
                 if t == other:
-                    values[t] = found
-        if small or (inside and known != RESULTS):
+                    values[t] = computed
+        if small or (inside and not marked):
             result = real(compiled(values[t] / unit))
             out[first + i * down + j * right] = result
             if symmetric:

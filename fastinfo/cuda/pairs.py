@@ -302,16 +302,29 @@ class Products:
         job, (n, m) = _band(self.job, lo, out.shape[0]), out.shape
         item = np.dtype(job.real).itemsize
         band = min(n, max(1, ROOM_BYTES // (item * max(m, self.length))), MOST_ROWS)
-        room = [new((band * m,), job.real, out)]
-        if self.length > PRODUCT_BINS[job.real] and not products.adds(out.kind):
-            room.append(new((band * m,), job.real, out))
+        room = self.room(band, m)
         for first in range(0, n, band):
             last = min(first + band, n)
             begin = first if job.symmetric else 0
-            e = self.factors(job.x.rows(first, last), False)
-            sums = _product(e.values, between(self.g.values, begin, m), room)
+            e, sums = self.sums(job.x.rows(first, last), begin, room)
             self._finish(job, e, sums, (first, last, begin), out)
         _settle(job, out, kernels.RESULTS)
+
+    def room(self, n: int, m: int) -> list[Memory]:
+        """Return memory for the product of so many rows."""
+        parts = self.length > PRODUCT_BINS[self.job.real]
+        number = 2 if parts and not products.adds(self.job.x.memory.kind) else 1
+        return [new((n * m,), self.job.real, self.job.x.memory) for _ in range(number)]
+
+    def sums(self, x: Side, begin: int, room: list[Memory]) -> tuple[Factors, Memory]:
+        """Return factors of some rows of x, and their product with the rows of y from `begin`."""
+        e = self.factors(x, False)
+        return e, _product(e.values, between(self.g.values, begin, self.job.y.count), room)
+
+    def error_of_half(self) -> tuple:
+        """Errors of half the sum, as `_errors`, twice as wide for what must not fail."""
+        real = np.dtype(self.job.real).type
+        return tuple(real(RTOL[self.job.real]) * v for v in self._errors(self.road))
 
     def _finish(
         self, job: Job, e: Factors, sums: Memory, place: tuple[int, int, int], out: Memory
