@@ -108,6 +108,76 @@ def tiles(measure: str, which: int, storage: str) -> tuple[Any, Any]:
     return pair_kernels.tiles(road.term, storage, road.uniform), given
 
 
+def product_finish(measure: str, storage: str) -> tuple[Any, Any]:
+    """What finishes a measure's matrix product."""
+    from fastinfo.catalogue import MEASURES
+    from fastinfo.cuda import pair_kernels
+
+    t, (_, real) = _types(), _kinds(storage)
+    row, i = MEASURES[measure], t.int64
+    roads = tuple((road.says, road.margin) for road in row.products)
+    kernel = pair_kernels.product_finishes(roads, row.finish, row.infinite, storage)
+    side = _array(real), _array(real), _array(t.int32), _array(i)
+    errors = t.UniTuple(t.UniTuple(real, 3), 2)
+    return kernel, (
+        _array(real), i, i, i, *side, *side, _array(t.int32), real, errors, real, real, t.boolean,
+        t.boolean, _array(real), i, i, i,
+    )  # fmt: skip
+
+
+def product_factors(measure: str, storage: str, of_y: bool) -> tuple[Any, Any]:
+    """What writes the factors of a measure's matrix product."""
+    from fastinfo.catalogue import MEASURES
+    from fastinfo.cuda import pair_kernels
+
+    t, (memory, real) = _types(), _kinds(storage)
+    road, x, wide = MEASURES[measure].products[-1], _rows(memory), _array(t.float64)
+    f, also, row = (road.g, road.f, road.column) if of_y else (road.f, road.g, road.row)
+    kernel = pair_kernels.factors(f, also if road.turned else None, row, storage, str(real), of_y)
+    return kernel, (
+        *x, wide, t.int64, _array(t.int32), _array(t.float64, 2), t.float64, *[_array(real)] * 3,
+    )  # fmt: skip
+
+
+def settled(measure: str, storage: str) -> tuple[Any, Any]:
+    """What computes the marked pairs of a measure again, in float64."""
+    from fastinfo.catalogue import MEASURES
+    from fastinfo.cuda import pair_kernels
+
+    t, (memory, real) = _types(), _kinds(storage)
+    row, wide, i = MEASURES[measure], _array(t.float64), t.int64
+    kernel = pair_kernels.settled(
+        row.total, row.finish, storage, storage, str(real), pair_kernels.RESULTS
+    )
+    side = *_rows(memory), wide, wide
+    factors = t.UniTuple(t.float64, 2)
+    return kernel, (
+        *side, *side, i, *[wide] * 4, _array(t.int32), factors, t.float64, t.float64, t.boolean,
+        i, i, i, _array(real), i, i, i,
+    )  # fmt: skip
+
+
+def neighbors(storage: str, which: str) -> tuple[Any, Any]:
+    """What keeps the smallest values of rows, what sorts them, and what bounds them."""
+    from fastinfo.cuda import neighbor_kernels as kernels
+
+    t, (_, real) = _types(), _kinds(storage)
+    i, values, longs, single = t.int64, _array(real, 2), _array(t.int64, 2), _array(t.float32)
+    rows, known = _array(real), (*[single] * 4, t.UniTuple(t.float32, 3), single)
+    return {
+        "kept": (
+            kernels.smallest(storage), (rows, i, i, i, t.boolean, values, longs, longs),
+        ),
+        "sorted": (kernels.in_order(storage), (_array(t.float64), longs, values, longs)),
+        "bounds": (kernels.upper_bounds(), known),
+        "survivors": (
+            kernels.survivors(storage),
+            (*known, i, _array(t.float32, 2), longs, _array(i), rows),
+        ),
+        "choice": (kernels.choice(), (_array(i), i, _array(t.int32), _array(t.int32))),
+    }[which]  # fmt: skip
+
+
 def logit_pairs(storage: str, which: str) -> tuple[Any, Any]:
     """Kernels of divergences of rows of logits."""
     from fastinfo.catalogue import LOGIT_DIVERGENCES

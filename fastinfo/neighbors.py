@@ -82,7 +82,6 @@ def nearest(
     array([0.0749, 0.0749, 0.0015, 0.0015])
     """
     job, sources = job_of(x, y, measure, base, normalize, parameters, half=False)
-    checks.on_processor("nearest", *sources)
     leave_out = y is None and not include_self
     k, candidates = checks.integer("k", k), job.y.count - leave_out
     if not 1 <= k <= max(candidates, 0) and (job.x.count or k < 1):

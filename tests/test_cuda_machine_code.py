@@ -9,7 +9,19 @@ from benchmarks import cuda_code
 if cuda_code.missing():
     pytest.skip(cuda_code.missing(), allow_module_level=True)
 
-from benchmarks.cuda_kernels import ARCHITECTURES, KERNELS, logit_pairs, tiles
+from benchmarks.cuda_kernels import (
+    ARCHITECTURES,
+    KERNELS,
+    logit_pairs,
+    neighbors,
+    product_factors,
+    product_finish,
+    settled,
+    tiles,
+)  # fmt: skip
+from fastinfo.catalogue import MEASURES
+
+SEPARABLE = [name for name, row in MEASURES.items() if row.products]
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -45,3 +57,27 @@ def test_rows_of_logits_again_in_float64(arch):
     code = cuda_code.compiled(*logit_pairs("bfloat16", "near"), arch)
     assert (code.local, code.stack, code.spills) == ([], 0, 0)
     assert 0 < len(code.doubles) < 2000
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("measure", SEPARABLE)
+def test_products_of_pairs(measure, arch):
+    """What is done a pair is in the arithmetic of the result, unless it is computed again."""
+    code = cuda_code.compiled(*product_finish(measure, "float32"), arch)
+    assert (code.local, code.stack, code.spills, code.doubles) == ([], 0, 0, [])
+    given = [settled(measure, "float32")]
+    given += [product_factors(measure, "bfloat16", of_y) for of_y in (False, True)]
+    for each in given:
+        code = cuda_code.compiled(*each, arch)
+        assert (code.local, code.stack, code.spills) == ([], 0, 0)
+        assert code.doubles
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("storage", ["float32", "float64"])
+@pytest.mark.parametrize("which", ["kept", "sorted", "bounds", "survivors", "choice"])
+def test_neighbors(which, storage, arch):
+    code = cuda_code.compiled(*neighbors(storage, which), arch)
+    assert (code.local, code.stack, code.spills) == ([], 0, 0)
+    if storage == "float32" and which != "sorted":  # which reads the rows' divisors
+        assert code.doubles == []

@@ -12,6 +12,9 @@ from cuda_support import SIMULATED, host, is_on_device, on_device, skip_without_
 import fastinfo
 
 skip_without_device()
+
+from fastinfo.cuda import pairs, products  # noqa: E402
+
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures(switch_often.__name__)]
 
 DTYPES = {
@@ -38,6 +41,7 @@ MEASURES = [
     ("renyi_divergence", {"alpha": np.inf}),
 ]
 TILED = MEASURES[:4]
+SEPARABLE = MEASURES[4:10]
 
 
 def named(case):
@@ -108,6 +112,81 @@ def test_roads(rng, measure, spread):
         same(fastinfo.pairwise(on_device(x), on_device(y), name, **given), expected)
 
 
+@pytest.fixture
+def marked(monkeypatch):
+    """Shares of the pairs of each matrix that were computed again."""
+    shares, settle = [], pairs._settle
+
+    def look(job, out, known, *sums):
+        shares.append(np.isnan(host(out.native)).mean())
+        settle(job, out, known, *sums)
+
+    monkeypatch.setattr(pairs, "_settle", look)
+    return shares
+
+
+@pytest.mark.parametrize("measure", SEPARABLE, ids=named)
+def test_products(rng, measure, monkeypatch, marked):
+    """Bands of rows and some of the bins at a time, near each other and far apart."""
+    name, given = measure
+    monkeypatch.setattr(pairs, "ROOM_BYTES", 400)
+    monkeypatch.setattr(pairs, "PRODUCT_BINS", {"float32": 16, "float64": 16})
+    for spread, most in ((1e-3, 1.0), (1.0, 0.4), (5.0, 0.4)):
+        for dtype, shape in (("float32", (5, 37)), ("float64", (3, 20))):
+            x, y = (np.exp(spread * rng.normal(size=shape)).astype(dtype) for _ in range(2))
+            y[0] = x[1] * (1 + 1e-4 * rng.normal(size=shape[1]))
+            for other in (None, y[:4]) if spread == 1.0 else (y[:4],):
+                expected = fastinfo.pairwise(x, other, name, **given)
+                device = None if other is None else on_device(other)
+                same(fastinfo.pairwise(on_device(x), device, name, **given), expected)
+            assert marked[-1] <= most
+
+
+@pytest.mark.parametrize("measure", SEPARABLE, ids=named)
+def test_products_added_up_in_the_worst_order(rng, measure, monkeypatch):
+    """One bin after the other, in float32, of rows of few values, whose roundings go one way."""
+
+    def in_order(a, b, out, add):
+        x, y, z = (seam.simulated_view(v) for v in (a, b, out))
+        with np.errstate(all="ignore"):
+            z[...] = np.cumsum(x[:, None] * y.T, axis=-1, dtype=z.dtype)[..., -1]
+
+    seam = products.seam
+    if not SIMULATED:
+        pytest.skip("a device has an order of its own")
+    monkeypatch.setitem(products.PRODUCTS, "numba", in_order)
+    name, given = measure
+    for values, repeats in (((0.1, 1.0), 1), (rng.random(9), 64)):
+        x, y = (rng.choice(values, (count, 256 // repeats)) for count in (2, 6))
+        kept = rng.random(y.shape) < np.linspace(0.0, 0.95, 6)[:, None]
+        x, y = (
+            np.repeat(v, repeats, axis=1).astype(np.float32) for v in (x, np.where(kept, x[0], y))
+        )
+        expected = fastinfo.pairwise(x, y, name, **given)
+        same(fastinfo.pairwise(on_device(x), on_device(y), name, **given), expected)
+
+
+def test_supports_of_many_bins(rng):
+    """The last bin of a word, the first of the next, and the last of all."""
+    x = np.ones((4, 70), np.float32)
+    for i, k in ((0, 62), (1, 63), (2, 69)):
+        x[i, k] = 0
+    for name in ("cross_entropy", "kl_divergence", "jeffreys_divergence"):
+        expected = fastinfo.pairwise(x, measure=name)
+        assert np.isinf(expected).sum() >= 9
+        same(fastinfo.pairwise(on_device(x), measure=name), expected)
+
+
+def test_without_a_library_for_products(rng, monkeypatch):
+    x = rows_of(rng, "zeros", (4, 9), "float32")
+    monkeypatch.setattr(products, "known", lambda kind: False)
+    monkeypatch.setattr(products, "multiply", None)
+    same(
+        fastinfo.pairwise(on_device(x), measure="kl_divergence"),
+        fastinfo.pairwise(x, measure="kl_divergence"),
+    )
+
+
 def test_more_bins_than_a_block(rng):
     x = rows_of(rng, "plain", (5, 70 if SIMULATED else 5000), "float32")
     for name, given in TILED:
@@ -159,12 +238,8 @@ def test_negative_entries(rng, measure):
 
 def test_what_is_not_built():
     x = on_device(np.ones((3, 4), np.float32))
-    for call, name in (
-        (lambda: fastinfo.nearest(x), "nearest"),
-        (lambda: fastinfo.within(x, radius=0.1), "within"),
-    ):
-        with pytest.raises(TypeError, match=f"{name} is not computed on a CUDA device.*copy"):
-            call()
+    with pytest.raises(TypeError, match=r"within is not computed on a CUDA device.*copy"):
+        fastinfo.within(x, radius=0.1)
     sparse = pytest.importorskip("scipy.sparse").csr_array(np.ones((3, 4), np.float32))
     with pytest.raises(TypeError, match=r"sparse.*not computed on a CUDA device"):
         fastinfo.pairwise(sparse, x)

@@ -364,7 +364,7 @@ class Products:
             return RANGE[job.real], slack, _plain_error(job)
         length = PRODUCT_GROWTH * np.sqrt(min(job.x.width, BLAS_BINS))
         unit = abs(road.factor) * (PRODUCT_ERROR + length) * EPSILON[job.real] / asked
-        growth = _growth(job) if road.f is formulas.power_of else 1.0
+        growth = growth_of(job) if road.f is formulas.power_of else 1.0
         return (growth if job.real == "float64" else 1.0) * unit, slack, growth * slack * floor
 
     def _bounds(
@@ -376,7 +376,7 @@ class Products:
         return error * np.where(beyond, 0.0, norms), slacks
 
 
-def _growth(job: Job) -> float:
+def growth_of(job: Job) -> float:
     """How many times the error in float64 of a sum of powers is that of others."""
     exponent = max(job.parameter, abs(1.0 - job.parameter))
     return 1.0 + POWER_ERROR * exponent / PRODUCT_ERROR
@@ -385,7 +385,7 @@ def _growth(job: Job) -> float:
 def _plain_error(job: Job) -> float:
     """Relative error of a product of powers as they are, in units of what is asked for."""
     error = PLAIN_ERROR + PLAIN_GROWTH * np.sqrt(min(job.x.width, PRODUCT_BINS))
-    growth = _growth(job) if job.real == "float64" else 1.0
+    growth = growth_of(job) if job.real == "float64" else 1.0
     return float(growth * error * EPSILON[job.real] / RTOL[job.real])
 
 

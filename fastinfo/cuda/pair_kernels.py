@@ -1,15 +1,17 @@
-"""All pairs of rows on a device: rows as tiles read them, the tiled loop, and what settles pairs.
+"""All pairs of rows on a device: what the roads prepare, the tiled loop, and what settles pairs.
 
 A block of threads adds up a tile of pairs, 4 by 4 of them a thread in registers, from bins that it
 brings to shared memory a few at a time. Sums of `BLOCK` bins are added up with what that loses. A
 second kernel finishes the pairs in float64, and computes again from the raw rows those that are
-small beside their error bound: 32 pairs a warp, one after the other, by all its threads.
+small beside their error bound: 32 pairs a warp, one after the other, by all its threads. Matrix
+products are finished in the arithmetic of the result, and such pairs marked for it.
 """
 
 from functools import cache
 
 import numpy as np
 
+from fastinfo.cpu.pair_kernels import POWERS
 from fastinfo.cuda.bin_kernels import DOUBLE, bin_value, two_sum
 from fastinfo.cuda.bin_kernels import THREADS as ROW_THREADS
 from fastinfo.cuda.reduce import WARP, of_block
@@ -26,6 +28,14 @@ BLOCK = 4 if SIMULATED else 64
 SETTLERS = 4 if SIMULATED else WARP
 # Rows that a thread adds up for the mean, and rows the choice of a road looks at.
 MEAN_ROWS, LOOKED_AT = 64, 64
+# Rows of a product that a thread finishes in one column, and threads that do so.
+FINISHED, FINISHERS = (2, 4) if SIMULATED else (16, 128)
+# Bins of a word of their support: an int64 but for its sign.
+WORD = 63
+# What `settled` knows of a pair: nothing, the sum of a tile, or its result unless that is NaN.
+NOTHING, SUMS, RESULTS = range(3)
+# The road whose results are known where tiles are expected.
+MARKED = 2
 
 
 @cache
@@ -231,11 +241,12 @@ def tiles(term, into, uniform):
 
 
 @cache
-def settled(total, finish, storage_x, storage_y, into, direct):
+def settled(total, finish, storage_x, storage_y, into, known):
     """Kernel: finish sums of pairs, computing again from the raw rows those below their bounds.
 
-    With `direct` all are computed from the raw rows; with `symmetric` those on and above the
-    diagonal, which is always, and written on both sides of it.
+    Of `RESULTS`, and of `SUMS` if the road is `MARKED`, those that are NaN are computed, unless one
+    of the rows is no distribution. With `symmetric` pairs on and above the diagonal, which is
+    always, are written on both sides of it.
     """
     value = bin_value(total, storage_x, storage_y, SETTLERS)
     compiled, real = formula(finish, DOUBLE), np.dtype(into).type
@@ -255,10 +266,15 @@ def settled(total, finish, storage_x, storage_y, into, direct):
         j = begin + t
         inside = j < m and (not symmetric or j >= i)
         v, small = np.float64(0), inside
-        if inside and not direct:
-            factor = factors[1] if far[0] == 1 else factors[0]
-            v = a_rows[i] + b_rows[j] + factor * np.float64(out[first + i * down + j * right])
-            small = abs(v) < a_bounds[i] + b_bounds[j] or (symmetric and i == j)
+        marked = known == RESULTS or (known == SUMS and far[0] == MARKED)
+        if inside and known != NOTHING:
+            found = out[first + i * down + j * right]
+            if marked:
+                small = found != found and x_totals[i] > 0.0 and y_totals[j] > 0.0
+            else:
+                factor = factors[1] if far[0] == 1 else factors[0]
+                v = a_rows[i] + b_rows[j] + factor * np.float64(found)
+                small = abs(v) < a_bounds[i] + b_bounds[j] or (symmetric and i == j)
         values[t], again[t] = v, 1 if small else 0
         cuda.syncthreads()
         x_at = start_of(x_starts, x_place, i)
@@ -267,16 +283,193 @@ def settled(total, finish, storage_x, storage_y, into, direct):
                 k = begin + other
                 at = x_at, x_place[STEP], start_of(y_starts, y_place, k), y_place[STEP], width
                 by = x_totals[i], x_rests[i], y_totals[k], y_rests[k]
-                found = value(x, y, at, by, parameter)
+                computed = value(x, y, at, by, parameter)
                 if t == other:
-                    values[t] = found
-        if inside:
+                    values[t] = computed
+        if small or (inside and not marked):
             result = real(compiled(values[t] / unit))
             out[first + i * down + j * right] = result
             if symmetric:
                 out[first + j * down + i * right] = result
 
     return settle
+
+
+@cache
+def references(weight, f, g):
+    """Kernel: weights of bins, f and g of the mean distributions, 0 where these are not finite."""
+    weight_of, f_of, g_of = (formula(function, DOUBLE) for function in (weight, f, g))
+    finite = helper(lambda v: v if abs(v) < np.inf else 0.0)
+
+    @kernel
+    def write_references(x_mean, y_mean, width, parameter, out):
+        k = cuda.grid(1)
+        if k < width:
+            w = weight_of(x_mean[k], parameter)
+            out[0, k] = w
+            out[1, k] = finite(f_of(x_mean[k], w, parameter))
+            out[2, k] = finite(g_of(y_mean[k], w, parameter))
+
+    return write_references
+
+
+@cache
+def distances(storage):
+    """Kernel: Σ (√p - √r)² from the mean distribution r, of one in `every` rows, a block a row."""
+    load, nan, sqrt = loader(storage)[0], np.float64(np.nan), DOUBLE.sqrt
+    merge = helper(lambda s, t, given: (s[0] + t[0],))
+    of_threads = of_block(merge, 1, 0, ROW_THREADS, "float64")
+
+    @kernel
+    def write_distances(x, starts, place, totals, width, every, mean, out):
+        i = cuda.blockIdx.x * every
+        total, at, added = totals[i], start_of(starts, place, i), np.float64(0)
+        for k in range(cuda.threadIdx.x, width, ROW_THREADS):
+            p = np.float64(load(x, at + k * place[STEP])) / total
+            d = sqrt(p) - sqrt(mean[k])
+            added += d * d
+        added = of_threads((added,), 0)[0]
+        if cuda.threadIdx.x == 0:
+            out[cuda.blockIdx.x] = added if total > 0.0 else nan
+
+    return write_distances
+
+
+@cache
+def factors(f, also, row, storage, into, of_y):
+    """Kernel: f(p) less its reference, `also` of p less its own behind it if not None, as `into`.
+
+    And Σ row(p), and the norm of those: inf where a power of a filled bin is not in range. Where
+    `far` is 1 references are 0, and nothing is added up.
+    """
+    load, real, sqrt = loader(storage)[0], np.dtype(into).type, DOUBLE.sqrt
+    f_of, row_term = formula(f, DOUBLE), formula(row, DOUBLE)
+    turned, also_of = also is not None, formula(f if also is None else also, DOUBLE)
+    most, least = (2.0**127, 2.0**-126) if into == "float32" else (2.0**1023, 2.0**-1022)
+    own, other = (2, 1) if of_y else (1, 2)
+    bounded, nan, inf = f.__name__ in POWERS, np.float64(np.nan), np.float64(np.inf)
+    merge = helper(lambda s, t, given: (s[0] + t[0], s[1] + t[1]))
+    of_threads = of_block(merge, 2, 0, ROW_THREADS, "float64")
+
+    @helper
+    def beyond(v, p, parameter):
+        """Inf of a power out of range; of orders above 1 what is next to nothing adds nothing."""
+        inside = v < most and (parameter > 1.0 or (v > least and p >= least))
+        return 0.0 if inside or p == 0.0 or not bounded else inf
+
+    @kernel
+    def write_factors(
+        x, starts, place, totals, width, far, references, parameter, out, rows, norms
+    ):
+        i = cuda.blockIdx.x
+        total, at = totals[i], start_of(starts, place, i)
+        begin, plain = i * width * (2 if turned else 1), far[0] == 1
+        row_sum, squares = np.float64(0), np.float64(0)
+        for k in range(cuda.threadIdx.x, width, ROW_THREADS):
+            e, second = real(0), real(0)
+            if total > 0.0:
+                p, w = np.float64(load(x, at + k * place[STEP])) / total, references[0, k]
+                whole = f_of(p, w, parameter)
+                v = whole if plain else whole - references[own, k]
+                e = real(v if abs(v) < most else 0.0)
+                squares += np.float64(e) * np.float64(e) + beyond(whole, p, parameter)
+                if not plain:
+                    row_sum += row_term(p, whole, references[1, k], references[2, k], parameter)
+                if turned:
+                    v = also_of(p, w, parameter) - references[other, k]
+                    second = real(v if abs(v) < most else 0.0)
+                    squares += np.float64(second) * np.float64(second)
+            out[begin + k] = e
+            if turned:
+                out[begin + width + k] = second
+        row_sum, squares = of_threads((row_sum, squares), 0)
+        if cuda.threadIdx.x == 0:
+            valid = total > 0.0
+            rows[i], norms[i] = (real(row_sum), real(sqrt(squares))) if valid else (nan, nan)
+
+    return write_factors
+
+
+@cache
+def supports(storage):
+    """Kernel: bits of the bins where a row is 0, its words `count` apart, and whether any is."""
+    load = loader(storage)[0]
+
+    @kernel
+    def write_supports(x, starts, place, totals, width, words, empty, holes):
+        i = cuda.blockIdx.x
+        total, at = totals[i], start_of(starts, place, i)
+        for word in range(cuda.threadIdx.x, words, ROW_THREADS):
+            bits, begin = np.int64(0), word * WORD
+            for k in range(begin, min(begin + WORD, width)):
+                if np.float64(load(x, at + k * place[STEP])) / total == 0.0:
+                    bits |= np.int64(1) << np.int64(k - begin)
+            empty[word * totals.size + i] = bits
+            if bits != 0:
+                holes[i] = 1
+
+    return write_supports
+
+
+@cache
+def product_finishes(roads, finish, infinite, into):
+    """Kernel: finish a band of Σ f(p) g(q), with the test of supports; NaN what is below its bound.
+
+    `roads` are what a sum says and its margin, of rows far apart and of others. `errors` of each
+    are those of a product in units of its norms, of rows in units of their sums, and at least.
+    """
+    arithmetic = mathematics(into)
+    real, says, margins = arithmetic.real, [], []
+    for road in roads:
+        says.append(formula(road[0], arithmetic))
+        margins.append(formula(road[1], arithmetic))
+    far_says, far_margin, near_says, near_margin = says[0], margins[0], says[-1], margins[-1]
+    compiled, nan, inf = formula(finish, arithmetic), real(np.nan), real(np.inf)
+    both = infinite == "both"
+
+    @helper
+    def apart(x_holes, x_empty, i, y_holes, y_empty, j):
+        """Whether some bin that counts is filled in one row and empty in the other."""
+        if y_holes[j] != 0 or (both and x_holes[i] != 0):
+            words = x_empty.size // x_holes.size
+            for word in range(words):
+                of_x, of_y = x_empty[word * x_holes.size + i], y_empty[word * y_holes.size + j]
+                if of_y & ~of_x != 0 or (both and of_x & ~of_y != 0):
+                    return True
+        return False
+
+    @kernel
+    def finish_products(
+        sums, lo, hi, begin, x_rows, x_norms, x_holes, x_empty, y_rows, y_norms, y_holes, y_empty,
+        far, factor, errors, parameter, inverse_unit, diagonal, symmetric, out, first, down, right,
+    ):  # fmt: skip
+        j, length = begin + cuda.grid(1), y_rows.size - begin
+        if j >= y_rows.size:
+            return
+        plain, y_row, y_norm = far[0] == 1, y_rows[j], y_norms[j]
+        error, slack, floor = errors[0] if plain else errors[1]
+        top = lo + cuda.blockIdx.y * FINISHED
+        for i in range(top, min(top + FINISHED, hi)):
+            if symmetric and j < i:
+                return
+            row = x_rows[i - lo]
+            v = row + y_row - factor * sums[(i - lo) * length + j - begin]
+            bound = error * x_norms[i - lo] * y_norm + slack * (abs(row) + abs(y_row)) + floor
+            if plain:
+                margin, said = far_margin(v), far_says(v, parameter)
+            else:
+                margin, said = near_margin(v), near_says(v, parameter)
+            result = compiled(said * inverse_unit)
+            if not margin >= bound or (diagonal and i == j):
+                result = nan
+            if infinite and row == row and y_row == y_row:
+                if apart(x_holes, x_empty, i - lo, y_holes, y_empty, j):
+                    result = inf
+            out[first + i * down + j * right] = result
+            if symmetric:
+                out[first + j * down + i * right] = result
+
+    return finish_products
 
 
 @cache

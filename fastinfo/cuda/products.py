@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,11 @@ from fastinfo.arrays import widen
 from fastinfo.cuda import linear_kernels as kernels
 from fastinfo.cuda import seam
 from fastinfo.cuda.arrays import Memory, blocks
+
+
+def known(kind: str) -> bool:
+    """Whether there is a library for the products of such arrays."""
+    return kind != "numba" or seam.SIMULATED or find_spec("cupy") is not None
 
 
 def takes_halves(kind: str) -> bool:

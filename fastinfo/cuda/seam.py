@@ -117,7 +117,10 @@ def formula(function: Callable, mathematics: Any) -> Any:
             scope[name] = formula(scope[name], mathematics)
         if isinstance(scope.get(name), float):
             scope[name] = real(scope[name])
-    constants = tuple(real(c) if isinstance(c, float) else c for c in function.__code__.co_consts)
+    with np.errstate(over="ignore"):  # what no float32 reaches is inf
+        constants = tuple(
+            real(c) if isinstance(c, float) else c for c in function.__code__.co_consts
+        )
     code = function.__code__.replace(co_consts=constants)
     return helper(FunctionType(code, scope, function.__name__))
 
