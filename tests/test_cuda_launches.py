@@ -155,3 +155,4 @@ def test_measures(launches, measure, dtype):
     fastinfo.pairwise(x, y, measure.name, **given)
     fastinfo.pairwise(x, measure=measure.name, condensed=measure.symmetric, **given)
     getattr(fastinfo, measure.name)(x, x, **given)
+    fastinfo.nearest(x, y, 3, measure.name, **given)
