@@ -87,6 +87,7 @@ def launches(monkeypatch):
     monkeypatch.setattr(seam, "launch", compile_it)
     monkeypatch.setattr(seam, "span", lambda memory, low, size: Flat(memory.dtype))
     monkeypatch.setitem(products.PRODUCTS, "numba", lambda a, b, out, add: None)
+    monkeypatch.setattr(products, "known", lambda kind: True)
     return found
 
 
@@ -156,3 +157,16 @@ def test_measures(launches, measure, dtype):
     fastinfo.pairwise(x, measure=measure.name, condensed=measure.symmetric, **given)
     getattr(fastinfo, measure.name)(x, x, **given)
     fastinfo.nearest(x, y, 3, measure.name, **given)
+
+
+def test_orders_and_weights(launches, monkeypatch):
+    x = array(80, 300)
+    for alpha in (0.0, 1.0, 2.5, np.inf):
+        fastinfo.pairwise(x, measure="renyi_divergence", alpha=alpha)
+    fastinfo.nearest(x, weights=(0.3, 0.7))
+    assert "finish_products" in {name.rpartition(".")[2] for name in launches}
+    launches.clear()
+    monkeypatch.setattr(products, "known", lambda kind: False)
+    fastinfo.pairwise(x, measure="kl_divergence")
+    fastinfo.nearest(x)
+    assert "finish_products" not in {name.rpartition(".")[2] for name in launches}
