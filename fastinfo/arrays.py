@@ -385,7 +385,7 @@ class Rows:
         values.reshape(-1, self.width)[which] *= 2.0**-64
         return Rows.along(values, "float64", "float64")
 
-    def blocks(self, lo: int, hi: int) -> Iterator[tuple[slice, tuple]]:
+    def blocks(self, lo: int, hi: int) -> Iterator[tuple[slice, tuple[Any, ...]]]:
         """Cut the rows [lo, hi) into runs along the last leading axis: where from lo, and where."""
         if not self.shape:
             yield slice(0, 1), (np.newaxis,)

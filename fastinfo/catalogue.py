@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import inf, log, sqrt
 from types import MappingProxyType
+from typing import Any
 
 from fastinfo import formulas
 
@@ -24,13 +25,13 @@ class Sum:
     exact enough unless rows are nearly equal.
     """
 
-    term: Callable
-    says: Callable = formulas.itself
+    term: Callable[..., Any]
+    says: Callable[..., Any] = formulas.itself
     largest: bool = False
     overflows: bool = False
     far: Sum | None = None
     least: float = -0.5
-    near: Callable | None = None
+    near: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,17 @@ class Product:
     product. `margin` is how much of a sum counts.
     """
 
-    f: Callable
-    g: Callable
-    row: Callable = formulas.no_row
-    column: Callable = formulas.no_row
+    f: Callable[..., Any]
+    g: Callable[..., Any]
+    row: Callable[..., Any] = formulas.no_row
+    column: Callable[..., Any] = formulas.no_row
     factor: float = 1.0
-    says: Callable = formulas.itself
-    margin: Callable = formulas.whole_margin
+    says: Callable[..., Any] = formulas.itself
+    margin: Callable[..., Any] = formulas.whole_margin
     shared: bool = False
     plain: bool = False
     turned: bool = False
-    weight: Callable = formulas.unweighted
+    weight: Callable[..., Any] = formulas.unweighted
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ class Tile:
     the factor.
     """
 
-    prepare: Callable
-    term: Callable
-    row: Callable
+    prepare: Callable[..., Any]
+    term: Callable[..., Any]
+    row: Callable[..., Any]
     factor: float
     uniform: bool = False
 
@@ -79,15 +80,15 @@ class Shared:
     The term is given f and f2 of p, g and g2 of q.
     """
 
-    term: Callable
-    f: Callable
-    g: Callable
-    f2: Callable = formulas.nothing_of
-    g2: Callable = formulas.nothing_of
-    row: Callable = formulas.nothing_of
-    column: Callable = formulas.nothing_of
-    says: Callable = formulas.itself
-    margin: Callable = formulas.whole_margin
+    term: Callable[..., Any]
+    f: Callable[..., Any]
+    g: Callable[..., Any]
+    f2: Callable[..., Any] = formulas.nothing_of
+    g2: Callable[..., Any] = formulas.nothing_of
+    row: Callable[..., Any] = formulas.nothing_of
+    column: Callable[..., Any] = formulas.nothing_of
+    says: Callable[..., Any] = formulas.itself
+    margin: Callable[..., Any] = formulas.whole_margin
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Measure:
     has_base: bool = True
     total: Sum = field(default=Sum(formulas.kl_bin), repr=False)
     plain_total: Sum | None = field(default=None, repr=False)
-    finish: Callable = field(default=formulas.same, repr=False)
+    finish: Callable[..., Any] = field(default=formulas.same, repr=False)
     products: tuple[Product, ...] = field(default=(), repr=False)
     tiles: tuple[Tile, ...] = field(default=(), repr=False)
     shared: Shared | None = field(default=None, repr=False)
@@ -168,7 +169,12 @@ _HELLINGER_PRODUCT = Product(
 )
 
 
-def _power_products(says: Callable, says_of_excess: Callable, f: Callable, g: Callable) -> tuple:
+def _power_products(
+    says: Callable[..., Any],
+    says_of_excess: Callable[..., Any],
+    f: Callable[..., Any],
+    g: Callable[..., Any],
+) -> tuple[Any, ...]:
     """Roads of measures of Σ p^α q^(1 - α): of rows far apart, and of rows near each other."""
     far = Product(
         f, g, factor=-1.0, says=says, margin=formulas.log_margin, shared=True, plain=True,
@@ -383,9 +389,9 @@ class LogitDivergence:
     the value. `slope` is the derivative by the logits of q.
     """
 
-    terms: Callable
-    far_terms: Callable | None
-    slope: Callable
+    terms: Callable[..., Any]
+    far_terms: Callable[..., Any] | None
+    slope: Callable[..., Any]
 
 
 LOGIT_DIVERGENCES = MappingProxyType(

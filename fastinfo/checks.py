@@ -97,7 +97,7 @@ def some(names: str, shape: tuple[int, ...], axis: int, what: str) -> None:
         )
 
 
-def where(index: np.ndarray | tuple, what: str = "row") -> str:
+def where(index: np.ndarray | tuple[Any, ...], what: str = "row") -> str:
     """Say where: "row 3", or "row (0, 2)"."""
     position = tuple(int(i) for i in index)
     if not position:

@@ -50,7 +50,9 @@ MOST_THREADS = 1024
 # --- decorators ----------------------------------------------------------------------------------
 
 
-def helper(flags: frozenset[str] = EXACT, inline: bool = True) -> Callable[[Callable], Any]:
+def helper(
+    flags: frozenset[str] = EXACT, inline: bool = True
+) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a function of kernels that keeps its own fast-math flags, and is inlined there.
 
     It cannot be called from Python: without that wrapper it compiles in half the time.
@@ -60,7 +62,7 @@ def helper(flags: frozenset[str] = EXACT, inline: bool = True) -> Callable[[Call
     return lambda function: compiled(named_apart(function))
 
 
-def named_apart(function: Callable) -> Callable:
+def named_apart(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a function a name of its own in machine code.
 
     Numba numbers functions anew in each process, so that two variants that were compiled by two
@@ -70,10 +72,10 @@ def named_apart(function: Callable) -> Callable:
     return function
 
 
-def kernel(*key: object) -> Callable[[Callable], Any]:
+def kernel(*key: object) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a kernel; `key` names the variant, for the cache of compiled kernels."""
 
-    def decorate(function: Callable) -> Any:
+    def decorate(function: Callable[..., Any]) -> Any:
         compile_ = numba.njit(fastmath=set(EXACT), error_model="numpy", nogil=True, **UNCOUNTED)
         compiled = compile_(named_apart(function))
         directory = cache_directory()
@@ -87,7 +89,9 @@ def kernel(*key: object) -> Callable[[Callable], Any]:
     return decorate
 
 
-def formula(function: Callable, mathematics: object = None, flags: frozenset[str] = EXACT) -> Any:
+def formula(
+    function: Callable[..., Any], mathematics: object = None, flags: frozenset[str] = EXACT
+) -> Any:
     """Compile a plain function of `formulas.py`, its `log`, `exp`, ... taken from `mathematics`."""
     scope = dict(function.__globals__)
     for name in function.__code__.co_names:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +147,7 @@ class LanguageModel:
         }
         self.parameters: Parameters = {k: v.astype(np.float32) for k, v in start.items()}
 
-    def hidden(self, batch: Batch) -> tuple[NDArray, NDArray, NDArray]:
+    def hidden(self, batch: Batch) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Return the features of the places, the hidden layer, and the hidden states."""
         p = self.parameters
         places = batch.targets.size
@@ -194,7 +194,7 @@ class LanguageModel:
         }
 
 
-def decays(batch: Batch, dtype: np.dtype) -> NDArray:
+def decays(batch: Batch, dtype: np.dtype) -> NDArray[Any]:
     """Return the weights of recent tokens in the means of each place of a segment, a row a mean."""
     recent = batch.recent.shape[1]
     length = recent - WINDOW + 1
@@ -204,7 +204,7 @@ def decays(batch: Batch, dtype: np.dtype) -> NDArray:
     return weights.reshape(-1, recent).astype(dtype)
 
 
-def add_by_inputs(by_embedding: NDArray, by_features: NDArray, batch: Batch) -> None:
+def add_by_inputs(by_embedding: NDArray[Any], by_features: NDArray[Any], batch: Batch) -> None:
     """Add what the features say of the embeddings they are made of, to the derivative by those."""
     places, width = by_features.shape[0], by_embedding.shape[1]
     by_seen, by_means, _ = np.split(by_features, [SLOTS * width, SEEN * width], axis=1)

@@ -352,14 +352,14 @@ def _storage(function: str, x: Any) -> str:
     )
 
 
-def _njit(function: Callable) -> Any:
+def _njit(function: Callable[..., Any]) -> Any:
     from numba import njit
 
     return njit(function, error_model="numpy", nogil=True)
 
 
 @cache
-def _compiled(function: Callable) -> Any:
+def _compiled(function: Callable[..., Any]) -> Any:
     """Return a function that calls another in compiled code, for calls from the interpreter."""
     if function is logsumexp:
         return _njit(lambda x: function(x))

@@ -67,13 +67,15 @@ def _operator(
         def fake(*given: Any) -> tuple[Tensor, ...]:
             return _fake(dict(zip(names, given, strict=True)), differentiated)
 
-        def set_up(ctx: Any, inputs: tuple, output: tuple) -> None:
+        def set_up(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
             named = dict(zip(names, inputs, strict=True))
             ctx.set_materialize_grads(False)
             ctx.save_for_backward(*output[1:])
             ctx.axis = named["axis"] if named["reduction"] == "none" else None
 
-        def backward(ctx: Any, by_loss: Tensor | None, *by_gradients: Tensor | None) -> tuple:
+        def backward(
+            ctx: Any, by_loss: Tensor | None, *by_gradients: Tensor | None
+        ) -> tuple[Any, ...]:
             if any(g is not None for g in by_gradients):
                 raise RuntimeError(
                     f"fastinfo.torch.{name} has first derivatives only: it cannot be "
@@ -391,7 +393,7 @@ class _LinearRows(torch.autograd.Function):
         return _linear(hidden, weight, bias, *given, "none", False)[0]
 
     @staticmethod
-    def backward(ctx: Any, by_loss: Tensor) -> tuple:
+    def backward(ctx: Any, by_loss: Tensor) -> tuple[Any, ...]:
         """Sum the gradients of the rows, weighed by factors of either sign.
 
         By the operator, which refuses to be differentiated once more.

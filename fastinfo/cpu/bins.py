@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Pairs:
 
     def sums(
         self,
-        term: Callable,
+        term: Callable[..., Any],
         parameter: float,
         largest: bool = False,
         tops: np.ndarray | None = None,
@@ -86,7 +87,9 @@ class Pairs:
         return result
 
 
-def values(total: Sum, finish: Callable, pairs: Pairs, parameter: float, unit: float) -> np.ndarray:
+def values(
+    total: Sum, finish: Callable[..., Any], pairs: Pairs, parameter: float, unit: float
+) -> np.ndarray:
     """Return the measure of each pair."""
     result = pairs.sums(total.term, parameter, total.largest)
     beyond = np.isinf(result) if total.overflows else np.zeros(0, np.bool_)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -267,7 +268,7 @@ def bands(x: Columns, y: Columns, out: np.ndarray) -> Iterator[int]:
         np.fill_diagonal(out, x.entropies)
 
 
-_MEANS: dict[str, Callable] = {
+_MEANS: dict[str, Callable[..., Any]] = {
     "arithmetic": lambda a, b: 0.5 * (a + b),
     "geometric": lambda a, b: np.sqrt(a * b),
     "min": np.minimum,

@@ -47,7 +47,7 @@ def row_of(at, x, i):
     return _view(at.context, at.builder, at.given[0], x, at.builder.mul(i, width), width)
 
 
-def _place(at: Any, array: Any, k: Any, lanes: int) -> tuple:
+def _place(at: Any, array: Any, k: Any, lanes: int) -> tuple[Any, ...]:
     """Address of x[k] as of a vector, how many elements follow it, and the size of one."""
     kind = at.given[0]
     x = make_array(kind)(at.context, at.builder, array)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,12 @@ def nearest(job: Job, k: int, leave_out: bool, report: Report) -> tuple[np.ndarr
 
 
 def _by_rows(
-    kernel: Callable, rows: list[np.ndarray], begin: int, lo: int, leave_out: bool, *given: object
+    kernel: Callable[..., Any],
+    rows: list[np.ndarray],
+    begin: int,
+    lo: int,
+    leave_out: bool,
+    *given: object,
 ) -> None:
     """Call a kernel over rows from number `lo` on, whose columns begin at `begin`."""
 

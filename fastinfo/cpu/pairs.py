@@ -129,7 +129,7 @@ class Job:
         return self.half and self.same and self.measure.symmetric
 
     @property
-    def key(self) -> tuple:
+    def key(self) -> tuple[Any, ...]:
         """What kernels that compute pairs from the raw rows are made for."""
         return self.total, self.measure.finish, self.x.storage, self.y.storage, self.real
 
@@ -195,7 +195,9 @@ def _mean(sides: list[Side]) -> np.ndarray:
     return sums.sum(axis=0) / max(1, sum(np.count_nonzero(side.valid) for side in sides))
 
 
-def _prepare(side: Side, kernel: Callable, written: np.ndarray, *given: object) -> tuple:
+def _prepare(
+    side: Side, kernel: Callable[..., Any], written: np.ndarray, *given: object
+) -> tuple[Any, ...]:
     """Call a kernel that writes, for each row, what a road reads; return two figures of each."""
     rows, norms = np.empty(side.count), np.empty(side.count)
 
@@ -283,7 +285,7 @@ class Products:
         )
         return cls(job, road, weights, f_mean, g_mean)
 
-    def factors(self, side: Side, of_y: bool, written: np.ndarray) -> tuple:
+    def factors(self, side: Side, of_y: bool, written: np.ndarray) -> tuple[Any, ...]:
         """Write a side's factors of the product; return what its rows add, and their norms."""
         road, real, width = self.road, self.job.real, side.width
         f, g = (road.f, self.f_mean), (road.g, self.g_mean)
@@ -412,7 +414,7 @@ def _are_far(job: Job, mean: np.ndarray, least: float) -> bool:
 
 
 def _reference(
-    function: Callable, mean: np.ndarray, weights: np.ndarray, parameter: float
+    function: Callable[..., Any], mean: np.ndarray, weights: np.ndarray, parameter: float
 ) -> np.ndarray:
     """Return what a factor is measured from: its function of the mean distribution."""
     out = np.empty_like(mean)

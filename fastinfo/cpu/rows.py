@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -119,7 +120,7 @@ class Problem:
         return self.options.capped
 
     @property
-    def variant(self) -> tuple:
+    def variant(self) -> tuple[Any, ...]:
         """What the kernels are compiled for."""
         soft = self.soft.storage if self.soft is not None else "float32"
         return self.logits.storage, self.capped, self.weights, soft
@@ -168,7 +169,7 @@ class Problem:
         """Whether threads take whole rows."""
         return self.logits.width <= PIECE
 
-    def stretch(self, lo: int, hi: int, begin: int, end: int) -> tuple:
+    def stretch(self, lo: int, hi: int, begin: int, end: int) -> tuple[Any, ...]:
         """Arguments of a kernel for the classes [begin, end) of the rows [lo, hi)."""
         memory, starts = stretch(self.logits, lo, hi, begin, end)
         if self.soft is None:
@@ -323,7 +324,7 @@ def states(problem: Problem) -> np.ndarray:
 
 
 def merged(
-    pieces: list[np.ndarray], variant: tuple = PLAIN, options: Options | None = None
+    pieces: list[np.ndarray], variant: tuple[Any, ...] = PLAIN, options: Options | None = None
 ) -> np.ndarray:
     """Return the states of rows from those of their pieces, in any order."""
     if len(pieces) == 1:

@@ -202,7 +202,7 @@ class Site(NamedTuple):
 
     context: Any
     builder: Any
-    given: tuple
+    given: tuple[Any, ...]
     kind: Any
 
     def llvm(self, kind: Any) -> Any:
@@ -210,13 +210,13 @@ class Site(NamedTuple):
         return self.context.get_value_type(kind)
 
 
-def instruction(result: Callable) -> Callable[[Callable], Any]:
+def instruction(result: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
     """Make a function of kernels that emits instructions.
 
     `result` gives its type from the types of its arguments; it is itself given a `Site` and values.
     """
 
-    def decorate(emit: Callable) -> Any:
+    def decorate(emit: Callable[..., Any]) -> Any:
         def typing(context: Any, *given: Any) -> Any:
             kind = result(*given)
 
@@ -450,7 +450,7 @@ def maximum(at, a, b):
     return _larger(at.builder, a, b)
 
 
-def _two_sum(builder: Any, a: Any, b: Any) -> tuple:
+def _two_sum(builder: Any, a: Any, b: Any) -> tuple[Any, ...]:
     """a + b rounded, and exactly what the rounding lost (Knuth)."""
     total = builder.fadd(a, b)
     of_b = builder.fsub(total, a)
@@ -587,7 +587,7 @@ def ones_of(at, x):
     return call(at.builder, f"ctpop.{name_of(x.type)}", x.type, [x])
 
 
-def _sums_side_by_side(builder: Any, vectors: list) -> list:
+def _sums_side_by_side(builder: Any, vectors: list[Any]) -> list[Any]:
     """Add neighbouring lanes of vectors, those of two vectors in one, until each is one lane."""
     lanes = vectors[0].type.count
     even, odd = (

@@ -69,11 +69,11 @@ def divisors(storage, normalize):
         if cuda.threadIdx.x == 0:
             lowest[i] = low
             if not (abs(total) < np.inf) or low < 0.0:
-                total, rest = nan, 0.0
+                total, rest = np.float64(nan), np.float64(0)
             elif normalize:
                 total, rest = two_sum(total, rest)
             else:
-                total, rest = 1.0, 0.0
+                total, rest = np.float64(1), np.float64(0)
             totals[i], rests[i] = total, rest
 
     return write_divisors

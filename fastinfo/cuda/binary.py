@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -122,7 +123,7 @@ def _read(problem: Problem, values: Memory | None, grad: Memory | None) -> Memor
         weights.sample_weights is not None, values is not None, grad is not None,
     )  # fmt: skip
     kind = np.dtype(real).type
-    memories: list[tuple] = []
+    memories: list[tuple[Any, ...]] = []
     for r, none in zip(rows, (None, None, real, real, real, x.dtype.name), strict=True):
         memory = x.nothing(str(none)) if r is None else r.data.flat
         memories.append((memory, *_located(own if r is None else r)))
@@ -134,7 +135,7 @@ def _read(problem: Problem, values: Memory | None, grad: Memory | None) -> Memor
     return sums
 
 
-def _located(rows: Rows) -> tuple:
+def _located(rows: Rows) -> tuple[Any, ...]:
     """Where rows lie, as kernels take it."""
     return rows.starts, rows.place
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,9 @@ class Pairs:
     q_by: Divisors
 
 
-def values(total: Sum, finish: Callable, pairs: Pairs, parameter: float, unit: float) -> Memory:
+def values(
+    total: Sum, finish: Callable[..., Any], pairs: Pairs, parameter: float, unit: float
+) -> Memory:
     """Return the measure of each pair, in float64."""
     p, q = pairs.p, pairs.q
     out = new((p.count,), "float64", p.data)
@@ -73,6 +76,6 @@ def values(total: Sum, finish: Callable, pairs: Pairs, parameter: float, unit: f
     return out
 
 
-def arguments(rows: Rows, by: Divisors) -> tuple:
+def arguments(rows: Rows, by: Divisors) -> tuple[Any, ...]:
     """Return rows and their divisors as kernels take them."""
     return rows.data.flat, rows.starts, rows.place, by.rounded.flat, by.rest.flat

@@ -8,6 +8,7 @@ which leaves the others at once: nothing waits to know which.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ class Pair:
         return self.q.data.stream
 
     @lazy
-    def rows(self) -> tuple:
+    def rows(self) -> tuple[Any, ...]:
         """Both as kernels take them."""
         p, q = self.p, self.q
         return p.data.flat, p.starts, p.place, q.data.flat, q.starts, q.place, q.width
@@ -72,7 +73,7 @@ class Pair:
         """Blocks of kernels that stream: (row, piece)."""
         return (self.q.count, blocks(self.q.width, self.length)) if self.q.count else 0
 
-    def option(self, real: str) -> tuple:
+    def option(self, real: str) -> tuple[Any, ...]:
         """Options as kernels take them."""
         t = self.temperature
         return tuple(np.dtype(real).type(v) for v in (1.0 / t, 1.0 / (t * LN2), self.weight))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -85,7 +85,7 @@ class Side:
         return self.data.data
 
     @property
-    def arguments(self) -> tuple:
+    def arguments(self) -> tuple[Any, ...]:
         """Rows as kernels take them."""
         return arguments(self.data, self.divisors)
 
@@ -133,7 +133,7 @@ def condensed(values: Memory, out: Memory) -> None:
     )
 
 
-def _settle(job: Job, out: Memory, known: int, sums: tuple | None = None) -> None:
+def _settle(job: Job, out: Memory, known: int, sums: tuple[Any, ...] | None = None) -> None:
     """Finish the pairs of which so much is known, computing again what must be."""
     n, m = out.shape
     pieces = blocks(m, kernels.SETTLERS)
@@ -161,7 +161,7 @@ def _band(job: Job, lo: int, count: int) -> Job:
     return replace(job, x=job.x.rows(lo, lo + count), same=False)
 
 
-def _placed(out: Memory) -> tuple:
+def _placed(out: Memory) -> tuple[Any, ...]:
     """A matrix as kernels take it."""
     return out.flat, out.first, *out.strides
 
@@ -244,7 +244,7 @@ class Products:
         limits = np.float64(least), np.float64(least)
         seam.launch(kernels.choice(), 1, THREADS, self.far.stream, *found, *limits, self.far.flat)
 
-    def _errors(self, road: Product) -> tuple:
+    def _errors(self, road: Product) -> tuple[Any, ...]:
         """Error of a product in units of its norms, of rows in units of their sums, and at least.
 
         In units of the relative accuracy that is asked for.
@@ -321,7 +321,7 @@ class Products:
         e = self.factors(x, False)
         return e, _product(e.values, between(self.g.values, begin, self.job.y.count), room)
 
-    def error_of_half(self) -> tuple:
+    def error_of_half(self) -> tuple[Any, ...]:
         """Errors of half the sum, as `_errors`, twice as wide for what must not fail."""
         real = np.dtype(self.job.real).type
         return tuple(real(RTOL[self.job.real]) * v for v in self._errors(self.road))
@@ -355,7 +355,7 @@ class Factors:
     """
 
     values: Memory
-    known: tuple
+    known: tuple[Any, ...]
 
 
 def _product(e: Memory, g: Memory, room: list[Memory]) -> Memory:
@@ -418,13 +418,13 @@ class Tiles:
         return 2.0 ** -math.ceil(math.log2(self.job.x.width))
 
     @property
-    def factors(self) -> tuple:
+    def factors(self) -> tuple[Any, ...]:
         """Factor of the sum over pairs, of each road."""
         near, far = self.road(NEAR).factor, self.road(FAR).factor
         unit = seam.mathematics(self.inner).log_unit
         return np.float64(near), np.float64(far * self.constant * unit)
 
-    def _errors(self, road: Tile) -> tuple:
+    def _errors(self, road: Tile) -> tuple[Any, ...]:
         """Half of what a pair's sum must reach: of all rows, by their sums, by their distances."""
         length = 1.0 + self.job.x.width / 1024.0
         all_of_them = PRODUCT_ERROR * EPSILON["float64"] * length

@@ -11,6 +11,11 @@ from fastinfo.cuda.reduce import of_block
 from fastinfo.cuda.row_kernels import IGNORED, NO_CLASS, THREADS, start_of
 from fastinfo.cuda.seam import cuda, helper, kernel, loader, mathematics
 
+__all__ = [
+    "ROWS", "THREADS", "classes", "converted", "exponentials", "fills", "results", "row_weights",
+    "shares", "starts", "sums", "weights",
+]  # fmt: skip
+
 # Rows that one block adds up.
 ROWS = 64 * THREADS
 

@@ -63,7 +63,7 @@ class Problem:
         return "uniform" if self.class_weight is None else "shared"
 
     @property
-    def variant(self) -> tuple:
+    def variant(self) -> tuple[Any, ...]:
         """What the kernels are compiled for."""
         soft = self.soft.storage if self.soft is not None else self.logits.storage
         return self.logits.storage, self.options.capped, self.weights, soft
@@ -79,13 +79,13 @@ class Problem:
         return self.logits.data.stream
 
     @lazy
-    def option(self) -> tuple:
+    def option(self) -> tuple[Any, ...]:
         """The options as kernels take them."""
         real = np.dtype(self.real).type
         return tuple(real(v) for v in self.options.array)
 
     @lazy
-    def others(self) -> tuple:
+    def others(self) -> tuple[Any, ...]:
         """What kernels are given after the logits: soft targets, weights of classes, targets."""
         x = self.logits.data
         y = self.logits if self.soft is None else self.soft
@@ -107,7 +107,7 @@ class Problem:
         return new((self.logits.count,), self.real, self.logits.data).filled(1)
 
     @property
-    def own(self) -> tuple:
+    def own(self) -> tuple[Any, ...]:
         """The logits as kernels take them."""
         return self.logits.data.flat, self.logits.starts, self.logits.place, self.logits.width
 

@@ -75,12 +75,12 @@ def devices() -> list[str]:
 # --- decorators ----------------------------------------------------------------------------------
 
 
-def helper(function: Callable) -> Any:
+def helper(function: Callable[..., Any]) -> Any:
     """Decorate a function of kernels, which is inlined there."""
     return function if SIMULATED else _cuda.jit(device=True, forceinline=True)(function)
 
 
-def kernel(function: Callable) -> Any:
+def kernel(function: Callable[..., Any]) -> Any:
     """Decorate a kernel; it returns nothing, and is compiled for the types of its first call."""
     if not SIMULATED:
         return _cuda.jit(function)
@@ -93,7 +93,9 @@ def kernel(function: Callable) -> Any:
     return _cuda.jit(quiet)
 
 
-def launch(compiled: Any, blocks: int | tuple, threads: int, stream: int, *given: Any) -> None:
+def launch(
+    compiled: Any, blocks: int | tuple[Any, ...], threads: int, stream: int, *given: Any
+) -> None:
     """Run a kernel on a stream, without waiting for it."""
     if blocks:
         compiled[blocks, threads, 0 if SIMULATED else _stream(stream)](*given)
@@ -104,7 +106,7 @@ def _stream(address: int) -> Any:
     return _cuda.external_stream(address) if address else _cuda.default_stream()
 
 
-def formula(function: Callable, mathematics: Any) -> Any:
+def formula(function: Callable[..., Any], mathematics: Any) -> Any:
     """Compile a plain function of `formulas.py` with the functions and constants of a float type.
 
     A constant as Python has it would make float32 arithmetic float64.
@@ -352,7 +354,7 @@ def _load_of(storage: str, lanes: int) -> Any:
         kind = ir.FunctionType(ir.FloatType(), [ir.IntType(16)])
         return builder.call(ir.InlineAsm(kind, "cvt.f32.f16 $0, $1;", "=f,h"), [bits])
 
-    def numbers(builder: Any, element: Any) -> list:
+    def numbers(builder: Any, element: Any) -> list[Any]:
         """What is in one element of the vector that is loaded."""
         if storage in llvm:
             return [element]
@@ -372,7 +374,7 @@ def _load_of(storage: str, lanes: int) -> Any:
             if lanes == 1:
                 value = builder.load(address)
                 return value if storage in llvm else widen(builder, value)
-            found: list = []
+            found: list[Any] = []
             while len(found) < lanes:
                 first = builder.gep(address, [ir.IntType(64)(len(found))])
                 vector = ir.VectorType(own, at_once)
@@ -422,7 +424,7 @@ def _store_of(storage: str, wide: bool) -> Any:
         made = ir.FunctionType(ir.IntType(16), [ir.FloatType()])
         return builder.call(ir.InlineAsm(made, line, "=h,f"), [v])
 
-    def write(builder: Any, address: Any, values: list) -> None:
+    def write(builder: Any, address: Any, values: list[Any]) -> None:
         """One store of 16 bytes, or of what there is."""
         if kind == ir.IntType(16):
             pairs = zip(values[::2], values[1::2], strict=True)
