@@ -145,11 +145,13 @@ _JS_TILES = (
     ),
 )
 _KL_PRODUCT = Product(
-    formulas.same_of, formulas.log_of, formulas.kl_row, formulas.cross_entropy_column
+    formulas.share_of,
+    formulas.weighted_log_of,
+    formulas.kl_row,
+    formulas.cross_entropy_column,
+    weight=formulas.root_weight,
 )
-_CROSS_ENTROPY_PRODUCT = Product(
-    formulas.same_of, formulas.log_of, formulas.cross_entropy_row, formulas.cross_entropy_column
-)
+_CROSS_ENTROPY_PRODUCT = replace(_KL_PRODUCT, row=formulas.cross_entropy_row)
 _JEFFREYS_PRODUCT = Product(
     formulas.share_of,
     formulas.weighted_log_of,

@@ -439,16 +439,6 @@ def pointwise_information(p, row, column, total, a, b, d):
 # own term is given its factor in the product, and both factors of the mean.
 
 
-def same_of(p, w, parameter):
-    """P."""
-    return p
-
-
-def log_of(p, w, parameter):
-    """Log p; the kernels leave out bins where it is -inf."""
-    return log(p)
-
-
 def root_of(p, w, parameter):
     """√p."""
     return sqrt(p)
@@ -500,18 +490,18 @@ def no_row(p, own, f_mean, g_mean, parameter):
 
 
 def kl_row(p, own, f_mean, g_mean, parameter):
-    """P log p - p mean(log q)."""
-    return where(p == 0.0, 0.0, p * (log(p) - g_mean))
+    """P log p - p log of the mean of q, as f_mean² = r and g_mean / f_mean is that logarithm."""
+    return where(p == 0.0, 0.0, p * (log(p) - g_mean / where(f_mean > 0.0, f_mean, 1.0)))
 
 
 def cross_entropy_row(p, own, f_mean, g_mean, parameter):
-    """-p mean(log q)."""
-    return -p * g_mean
+    """-p log of the mean of q."""
+    return -p * (g_mean / where(f_mean > 0.0, f_mean, 1.0))
 
 
 def cross_entropy_column(q, own, f_mean, g_mean, parameter):
-    """-mean(p) (log q - mean(log q)); the support test sees to q = 0."""
-    return where(q == 0.0, 0.0, -f_mean * (log(q) - g_mean))
+    """-r (log q - log of its mean), as own = √r log q; the support test sees to q = 0."""
+    return where(q == 0.0, 0.0, -f_mean * (own - g_mean))
 
 
 def hellinger_row(p, own, f_mean, g_mean, parameter):

@@ -88,7 +88,7 @@ def packed(text: str, real: str) -> int:
         ("read_and_write logits float32", "float32", 15),
         ("read_and_write logits float64", "float64", 20),
         ("read_and_write probabilities float64", "float64", 15),
-        ("write_factors log_of", "float64", 5),
+        ("write_factors weighted_log_of", "float64", 5),
         ("fill js_tile_term", "float32", 7),
         ("fill js_tile_term", "float64", 6),
         ("fill js_centred_tile_term", "float32", 7),

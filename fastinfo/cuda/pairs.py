@@ -228,9 +228,10 @@ class Products:
 
     def _choose(self, mean: Memory) -> None:
         """Choose the road of rows far apart if their median distance from the mean is large."""
-        # Σ p^α q^(1 - α) is 1 less about 4 α (1 - α) of the distance that is looked at
+        # Σ p^α q^(1 - α) is 1 less about 4 α (1 - α) of the distance that is looked at: from this
+        # one on that is twice what it must be
         job, far = self.job, self.job.measure.products[0]
-        least = self._errors(far)[2] / max(abs(job.parameter * (1.0 - job.parameter)), 1e-9)
+        least = self._errors(far)[2] / max(2.0 * abs(job.parameter * (1.0 - job.parameter)), 1e-9)
         least, found = max(WIDE, float(least)), []
         for side in (job.x, job.y):
             every = max(1, side.count // kernels.LOOKED_AT)
