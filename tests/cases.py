@@ -316,3 +316,18 @@ WITH_BASE = PAIR_MEASURES[:6]
 SYMMETRIC = PAIR_MEASURES[2:]
 # Orders of a Rényi divergence: its limits, near 1, on either side, symmetric, large.
 ORDERS = (0.0, 1e-3, 0.3, 0.5, 0.9, 0.99, 1.0, 1.01, 1.5, 2.0, 10.0, 300.0, float("inf"))
+
+
+def rows_that_bounds_order_otherwise(rng, count):
+    """A query and rows: the first is nearer by h², the second by JS; the others are far."""
+    p = np.zeros(300)
+    p[:200] = rng.dirichlet(np.full(200, 5.0))
+    by_js = 0.9 * p
+    by_js[200:] = 0.1 / 100  # disjoint in part: JS is as little as ln 2 · h²
+    by_bound = p * np.exp(0.6 * rng.normal(size=300))  # alike everywhere: JS is nearly h²
+    rows = np.vstack([by_bound / by_bound.sum(), by_js, rng.dirichlet(np.full(300, 0.1), count)])
+    h, js = (
+        fastinfo.pairwise(p[None], rows, m)[0] for m in ("hellinger_distance", "js_divergence")
+    )
+    assert h[0] < h[1] < h[2:].min() and js[1] < js[0]
+    return p[None], rows

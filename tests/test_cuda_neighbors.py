@@ -3,6 +3,7 @@
 In Numba's simulator (NUMBA_ENABLE_CUDASIM=1), or on a device (``pytest -m gpu``).
 """
 
+import cases
 import numpy as np
 import pytest
 from cuda_support import DTYPES, host, is_on_device, on_device, skip_without_device, switch_often
@@ -131,6 +132,11 @@ def test_the_bound_of_ties_and_rows_that_are_none(rng, bounded, blocks):
     for k in (2, 2 * blocks - 1):
         check(x[:4], x, k, "js_divergence")
     check(x, None, 3, "js_divergence")
+
+
+def test_rows_that_bounds_order_otherwise(rng, bounded):
+    x, y = (v.astype(np.float32) for v in cases.rows_that_bounds_order_otherwise(rng, 9))
+    assert check(x, y, 1, "js_divergence").tolist() == [[1]]
 
 
 def test_the_bound_leaves_pairs_out(rng, blocks, monkeypatch):

@@ -181,6 +181,12 @@ def test_the_bound_in_small_blocks(rng, blocks, measure, dtype):
 
 
 @pytest.mark.parametrize("measure", JS)
+def test_rows_that_bounds_order_otherwise(rng, blocks, measure):
+    x, y = cases.rows_that_bounds_order_otherwise(rng, 50)
+    assert fastinfo.nearest(x, y, 1, measure).indices.tolist() == [[1]]
+
+
+@pytest.mark.parametrize("measure", JS)
 @pytest.mark.parametrize("alpha", [0.003, 0.1, 1.0, 1e2, 1e4, 1e6])
 def test_the_bound_at_any_concentration(rng, blocks, measure, alpha):
     """Rows nearly disjoint to nearly equal: nothing that is near may be left out."""
