@@ -87,12 +87,13 @@ LIMITS = {
 }
 
 
-def same(device, expected, dtype, scale=1.0):
-    """Assert that results agree, kinds and shapes too."""
+def same(device, expected, dtype=None, scale=1.0, limits=None):
+    """Assert that results agree, kinds and shapes too; `dtype` tells of what is no float."""
+    limits = limits or LIMITS
     if isinstance(expected, tuple):
-        assert len(device) == len(expected)
+        assert type(device) is type(expected)
         for one, other in zip(device, expected, strict=True):
-            same(one, other, dtype, scale)
+            same(one, other, dtype, scale, limits)
         return
     if expected is None:
         assert device is None
@@ -104,8 +105,7 @@ def same(device, expected, dtype, scale=1.0):
     if expected.dtype == np.int64:
         np.testing.assert_array_equal(found, expected)
         return
-    name = expected.dtype.name if expected.dtype.name in LIMITS else dtype
-    rtol, atol = LIMITS[name]
+    rtol, atol = limits[expected.dtype.name if expected.dtype.name in limits else dtype]
     np.testing.assert_allclose(
         found.astype(np.float64), expected.astype(np.float64), rtol=rtol, atol=atol * scale
     )

@@ -7,10 +7,9 @@ processor gives is itself checked against mpmath.
 import sys
 
 import cuda_support
-import ml_dtypes
 import numpy as np
 import pytest
-from cuda_support import SIMULATED, host, is_on_device, skip_without_device, switch_often
+from cuda_support import DTYPES, SIMULATED, host, skip_without_device, switch_often
 
 import fastinfo
 
@@ -22,12 +21,6 @@ from fastinfo.cuda import arrays as device_arrays  # noqa: E402
 from fastinfo.cuda import linear, products  # noqa: E402
 from fastinfo.cuda.arrays import Memory  # noqa: E402
 
-DTYPES = {
-    "float64": np.float64,
-    "float32": np.float32,
-    "float16": np.float16,
-    "bfloat16": ml_dtypes.bfloat16,
-}
 # Largest differences from the processor's results, relative and absolute.
 LIMITS = {
     "float64": (1e-11, 1e-13),
@@ -44,25 +37,7 @@ def on_device(x):
 
 def same(device, expected, scale=1.0):
     """Assert that results agree, kinds and shapes too."""
-    if isinstance(expected, tuple):
-        assert type(device) is type(expected)
-        for one, other in zip(device, expected, strict=True):
-            same(one, other, scale)
-        return
-    if expected is None:
-        assert device is None
-        return
-    expected = np.asarray(expected)
-    assert is_on_device(device)
-    found = host(device)
-    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
-    if expected.dtype == np.int64:
-        np.testing.assert_array_equal(found, expected)
-        return
-    rtol, atol = LIMITS[expected.dtype.name]
-    np.testing.assert_allclose(
-        found.astype(np.float64), expected.astype(np.float64), rtol=rtol, atol=atol * scale
-    )
+    cuda_support.same(device, expected, scale=scale, limits=LIMITS)
 
 
 def head(rng, shape, classes, dtype, weight_dtype=None, bias=True):

@@ -4,10 +4,17 @@ In Numba's simulator (NUMBA_ENABLE_CUDASIM=1), or on a device (``pytest -m gpu``
 processor gives is itself checked against mpmath.
 """
 
-import ml_dtypes
 import numpy as np
 import pytest
-from cuda_support import SIMULATED, host, is_on_device, on_device, skip_without_device, switch_often
+from cuda_support import (
+    DTYPES,
+    SIMULATED,
+    host,
+    is_on_device,
+    on_device,
+    skip_without_device,
+    switch_often,
+)
 
 import fastinfo
 
@@ -17,12 +24,6 @@ from fastinfo.cuda import pairs, products  # noqa: E402
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures(switch_often.__name__)]
 
-DTYPES = {
-    "float64": np.float64,
-    "float32": np.float32,
-    "float16": np.float16,
-    "bfloat16": ml_dtypes.bfloat16,
-}
 # Measures and their parameters; the first four have a tiled loop.
 MEASURES = [
     ("js_divergence", {}),
