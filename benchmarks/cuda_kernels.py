@@ -244,6 +244,15 @@ def _kernels() -> list[Kernel]:
 
 
 KERNELS = _kernels()
+# What reads tiles of rows into shared memory: its innermost loop is over those.
+TILES = [
+    Kernel(f"{name} of all pairs", "float32", functools.partial(tiles, measure, which, "float32"))
+    for name, measure, which in (
+        ("JS, rows alike,", "js_divergence", -1),
+        ("JS, rows apart,", "js_divergence", 0),
+        ("total variation", "total_variation", 0),
+    )
+]
 
 
 def table() -> str:
@@ -252,7 +261,7 @@ def table() -> str:
         "| kernel | of | registers | shared memory | loads in the main loop, bits | MUFU there |",
         "| --- | --- | ---: | ---: | --- | --- |",
     ]
-    for kernel in KERNELS:
+    for kernel in [*KERNELS, *TILES]:
         code = kernel.code(ARCHITECTURES[-1])
         lines.append(
             f"| {kernel.name} | {kernel.storage} | {code.registers} | {code.shared} bytes | "
