@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import fastinfo
-from fastinfo import arrays, files
+from fastinfo import arrays, files, pictures
 from fastinfo.bench import memory_bytes, quantity
 from fastinfo.reductions import targets_of
 
@@ -132,6 +132,8 @@ def _say_scores(report: Report, say: Say) -> None:
 
 def pairwise(given: Namespace, say: Say) -> Report:
     """Compute the matrix of a measure, into a file if one is named."""
+    if given.plot:
+        pictures.check(given.plot)
     x, y = files.load(given.x, given.dtype), given.y and files.load(given.y, given.dtype)
     options = _options(given)
     begin = time.perf_counter()
@@ -233,8 +235,6 @@ def _say_matrix(report: Report, matrix: np.ndarray, say: Say) -> None:
 
 def _picture(matrix: np.ndarray, given: Namespace, say: Say) -> None:
     if given.plot:
-        from fastinfo import pictures
-
         symmetric = given.y is None and pictures.is_symmetric(matrix)
         with files.whole(given.plot) as partial:
             pictures.heat_map(matrix, partial, given.measure, symmetric)

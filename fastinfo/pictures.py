@@ -14,11 +14,20 @@ from fastinfo.bench import Row, fastest
 MOST = 1500
 
 
-def _figure(**given: Any) -> Any:
+def check(path: str | Path) -> None:
+    """ImportError without matplotlib, ValueError for a file that it cannot write."""
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.backend_bases import FigureCanvasBase
     except ImportError:
         raise ImportError('pictures need matplotlib: pip install "fastinfo[plot]"') from None
+    kinds = sorted(FigureCanvasBase.get_supported_filetypes())
+    if Path(path).suffix.lower()[1:] not in kinds:
+        raise ValueError(f"{path} must end in one of {', '.join('.' + kind for kind in kinds)}")
+
+
+def _figure(**given: Any) -> Any:
+    from matplotlib.figure import Figure
+
     return Figure(layout="constrained", **given)
 
 

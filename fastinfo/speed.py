@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import fastinfo
-from fastinfo import files
+from fastinfo import files, pictures
 from fastinfo.bench import (
     Case,
     Row,
@@ -113,6 +113,8 @@ def pairs(quick: bool) -> list[Case]:
 
 def run(quick: bool, plot: str | None, say: Say) -> dict[str, Any]:
     """Measure, tell, and draw if asked to."""
+    if plot:
+        pictures.check("bars.svg")
     facts = machine_facts(["torch", "scipy"])
     say(f"{facts['processor']}, {facts['threads']} threads, {facts['blas']}")
     workers = Workers(fastinfo.get_num_threads())
@@ -130,8 +132,6 @@ def run(quick: bool, plot: str | None, say: Say) -> dict[str, Any]:
         say(f"\n{title}\n\n{rows_table(rows)}")
         report["rows"] += [_figures(title, row) for row in rows]
         if folder:
-            from fastinfo import pictures
-
             path = folder / f"{title.lower().replace(' ', '-')}.svg"
             with files.whole(path) as partial:
                 pictures.bars(title, rows, partial)

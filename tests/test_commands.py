@@ -159,6 +159,12 @@ def test_pictures(rows, capsys, measure):
     assert "<svg" in Path("e.svg").read_text()
 
 
+def test_a_picture_needs_matplotlib(rows, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.backend_bases", None)
+    for arguments in (("pairwise", "x.npy", "--plot", "d.png"), ("bench", "--plot", "pictures")):
+        assert error_of(capsys, *arguments).endswith('pip install "fastinfo[plot]"')
+
+
 def test_neighbours(rows, capsys):
     x, y = rows
     report = report_of(capsys, "nearest", "x.npy", "y.npy", "-k", "3", "--out", "n.npz")
@@ -202,6 +208,7 @@ def test_errors_are_one_line(rows, scored, capsys):
         ("pairwise", "x.npy", "two.npz:a"): "bins",
         ("pairwise", "x.npy", "--measure", "kl"): "measure must be one of",
         ("pairwise", "x.npy", "--out", "none/d.npy"): "must be a file in a folder that exists",
+        ("pairwise", "x.npy", "--plot", "d.xyz"): "d.xyz must end in one of ",
         ("nearest", "x.npy", "-k", "40"): "k must be in [1, 39]",
     }.items():
         assert message in error_of(capsys, *arguments), arguments
