@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages: ``sphinx-build -W -b html docs docs/_build``."""
+"""How Sphinx builds these pages: ``sphinx-build -W -b html docs docs/_build/html``."""
 
 import fastinfo
 
@@ -15,6 +15,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build"]
+templates_path = ["_templates"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 autosummary_generate = True
