@@ -255,7 +255,9 @@ def test_an_interrupt_leaves_nothing(folder, rng):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, b"fastinfo: interrupted\n")
+    # Python ends by the signal itself if it came in code made of a string; shells call both 130
+    assert process.returncode in (130, -signal.SIGINT)
+    assert err == b"fastinfo: interrupted\n"
     assert os.listdir() == ["x.npy"]
 
 
