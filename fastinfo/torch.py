@@ -21,7 +21,9 @@ Examples
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 try:
@@ -71,6 +73,7 @@ def _operator(
             named = dict(zip(names, inputs, strict=True))
             ctx.set_materialize_grads(False)
             ctx.save_for_backward(*output[1:])
+            ctx.shapes = [x if x is None else x.shape for x in map(named.get, differentiated)]
             ctx.axis = named["axis"] if named["reduction"] == "none" else None
 
         def backward(
@@ -83,8 +86,9 @@ def _operator(
                 )
             given = dict.fromkeys(names)
             if by_loss is not None:
-                for entry, gradient in zip(differentiated, ctx.saved_tensors, strict=True):
-                    if gradient.numel() or not by_loss.numel():
+                saved = zip(differentiated, ctx.saved_tensors, ctx.shapes, strict=True)
+                for entry, gradient, shape in saved:
+                    if gradient.shape == shape:
                         given[entry] = _times(by_loss, gradient, ctx.axis)
             return tuple(given.values())
 
@@ -125,9 +129,30 @@ def _alone(x: Any) -> Any:
     return x.detach() if isinstance(x, Tensor) else x
 
 
-def _computed(function: Callable[..., Any], x: Tensor, gradient: bool, **given: Any) -> Any:
+@contextmanager
+def _in_torch_names(**names: str) -> Iterator[None]:
+    """Errors name arguments as PyTorch does."""
+    try:
+        with torch.no_grad():
+            yield
+    except (IndexError, TypeError, ValueError) as error:
+        if type(error) not in (IndexError, TypeError, ValueError):
+            raise
+        words = "|".join(names) or "(?!)"
+        text = re.sub(rf"\b({words})\b", lambda found: names[found[1]], str(error))
+        raise type(error)(text) from None
+
+
+LOSS = {"logits": "input", "targets": "target", "class_weight": "weight"}
+BINARY = {"logits": "input", "y": "target", "sample_weight": "weight"}
+HEAD = LOSS | {"hidden": "input", "weight": "linear_weight", "bias": "linear_bias"}
+
+
+def _computed(
+    function: Callable[..., Any], x: Tensor, gradient: bool, names: dict[str, str], **given: Any
+) -> Any:
     """Return the loss, and the gradient by x or nothing."""
-    with torch.no_grad():
+    with _in_torch_names(**names):
         named = {name: _alone(value) for name, value in given.items()}
         if gradient:
             return function(**named, return_grad=True)
@@ -147,8 +172,8 @@ def _cross_entropy(
     softcap: float | None, reduction: str, gradient: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     return _computed(
-        fastinfo.softmax_cross_entropy, logits, gradient, logits=logits, targets=targets, axis=axis,
-        class_weight=class_weight, sample_weight=sample_weight, ignore_index=ignore_index,
+        fastinfo.softmax_cross_entropy, logits, gradient, LOSS, logits=logits, targets=targets,
+        axis=axis, class_weight=class_weight, sample_weight=sample_weight, ignore_index=ignore_index,
         label_smoothing=label_smoothing, z_loss=z_loss, temperature=temperature, softcap=softcap,
         reduction=reduction,
     )  # fmt: skip
@@ -165,7 +190,7 @@ def _binary(
     axis: int | None, reduction: str, gradient: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     return _computed(
-        fastinfo.binary_cross_entropy_with_logits, logits, gradient, logits=logits, y=y,
+        fastinfo.binary_cross_entropy_with_logits, logits, gradient, BINARY, logits=logits, y=y,
         pos_weight=1.0 if pos_weight is None else pos_weight, sample_weight=sample_weight,
         reduction=reduction,
     )  # fmt: skip
@@ -180,7 +205,7 @@ def _entropy(
     logits: Tensor, axis: int, temperature: float, reduction: str, gradient: bool
 ) -> tuple[Tensor, Tensor]:
     return _computed(
-        fastinfo.softmax_entropy, logits, gradient, logits=logits, axis=axis,
+        fastinfo.softmax_entropy, logits, gradient, {}, logits=logits, axis=axis,
         temperature=temperature, reduction=reduction,
     )  # fmt: skip
 
@@ -198,7 +223,7 @@ def _divergence(
     js = {} if beta is None else {"beta": beta}
     return _computed(
         fastinfo.softmax_kl_divergence if beta is None else fastinfo.softmax_js_divergence,
-        q_logits, gradient, p_logits=p_logits, q_logits=q_logits, axis=axis,
+        q_logits, gradient, {}, p_logits=p_logits, q_logits=q_logits, axis=axis,
         temperature=temperature, reduction=reduction, sample_weight=sample_weight, **js,
     )  # fmt: skip
 
@@ -217,7 +242,7 @@ def _linear_loss(
     memory_limit: int | None, reduction: str, gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     entries = {"hidden": hidden, "weight": weight, "bias": bias}
-    with torch.no_grad():
+    with _in_torch_names(**HEAD):
         found = fastinfo.linear_cross_entropy(
             _alone(hidden), _alone(weight), _alone(targets), bias=_alone(bias),
             class_weight=_alone(class_weight), sample_weight=_alone(sample_weight),

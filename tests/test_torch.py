@@ -242,6 +242,13 @@ def test_backward_twice(call):
     torch.testing.assert_close(x.grad, 2 * once)
 
 
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_no_rows_have_an_empty_gradient(reduction):
+    x = torch.zeros(0, 5, requires_grad=True)
+    ours.cross_entropy(x, TARGET[:0], reduction=reduction).sum().backward()
+    assert x.grad.shape == (0, 5)
+
+
 def test_what_has_no_derivative_is_refused():
     x, target = torch.randn(2, 3), torch.rand(2, 3).softmax(1)
     for name, call in {
@@ -254,8 +261,17 @@ def test_what_has_no_derivative_is_refused():
 
 
 def test_errors_are_those_of_fastinfo():
-    with pytest.raises(IndexError, match="got 9 at row 1"):
-        ours.cross_entropy(torch.zeros(2, 3), torch.tensor([0, 9]))
+    x, y = torch.zeros(2, 3), torch.tensor([0, 9])
+    for call, message in {
+        lambda: ours.cross_entropy(x, y): r"target must be in \[0, 3\) .* got 9 at row 1",
+        lambda: ours.cross_entropy(x, y[:1], -torch.ones(3)): r"target must have shape \(2,\)",
+        lambda: ours.cross_entropy(x, y * 0, -torch.ones(3)): r"weight must be finite .* class 0",
+        lambda: ours.linear_cross_entropy(x, x, y): r"target must be in \[0, 2\)",
+        lambda: ours.linear_cross_entropy(x, x[:, 1:], y): "input must have shape",
+        lambda: ours.binary_cross_entropy_with_logits(x, x + 2): r"target must be in \[0, 1\]",
+    }.items():
+        with pytest.raises((IndexError, ValueError), match=message):
+            call()
     with pytest.raises(ValueError, match="reduction must be one of"):
         ours.cross_entropy(torch.zeros(2, 3), torch.tensor([0, 1]), reduction="total")
     with pytest.raises(np.exceptions.AxisError):
