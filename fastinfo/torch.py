@@ -173,9 +173,9 @@ def _cross_entropy(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     return _computed(
         fastinfo.softmax_cross_entropy, logits, gradient, LOSS, logits=logits, targets=targets,
-        axis=axis, class_weight=class_weight, sample_weight=sample_weight, ignore_index=ignore_index,
-        label_smoothing=label_smoothing, z_loss=z_loss, temperature=temperature, softcap=softcap,
-        reduction=reduction,
+        axis=axis, class_weight=class_weight, sample_weight=sample_weight,
+        ignore_index=ignore_index, label_smoothing=label_smoothing, z_loss=z_loss,
+        temperature=temperature, softcap=softcap, reduction=reduction,
     )  # fmt: skip
 
 
