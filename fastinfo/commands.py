@@ -98,7 +98,7 @@ def _score_report(sums: np.ndarray, logits: np.ndarray, seconds: float) -> Repor
         "rows": rows,
         "ignored": rows - int(count),
         "classes": logits.shape[-1],
-        "dtype": str(logits.dtype),
+        "dtype": logits.dtype.name,
         "mean_loss": float(mean),
         "perplexity": float(perplexity),
         "bits_per_token": float(mean / math.log(2.0)),
