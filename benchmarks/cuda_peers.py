@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -142,9 +143,12 @@ def js(plan: Plan) -> Iterator[Case]:
     yield _broadcast(plan, "torch eager", lambda: _js_of(torch), lambda x: x)
     yield _broadcast(plan, "torch.compile", _compiled_js, lambda x: x)
     if installed("cupy"):
-        import cupy
-
-        yield _broadcast(plan, "CuPy", lambda: _js_of(cupy), cupy.from_dlpack)
+        yield _broadcast(
+            plan,
+            "CuPy",
+            lambda: _js_of(importlib.import_module("cupy")),
+            lambda x: importlib.import_module("cupy").from_dlpack(x),
+        )
 
 
 def _broadcast(
