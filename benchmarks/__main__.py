@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import columns, kernels, linear, memory, peers, processes, reference, report, shapes
+from benchmarks import (
+    columns,
+    cuda,
+    kernels,
+    linear,
+    memory,
+    peers,
+    processes,
+    reference,
+    report,
+    shapes,
+)
 from fastinfo.bench import machine_facts, measure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +51,7 @@ FIGURES: dict[str, Callable[[Effort], list[processes.Figure]]] = {
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what to measure")
     parser.add_argument("--quick", action="store_true", help="the main shapes, fewer repeats")
     parser.add_argument(
         "--only",
@@ -57,7 +69,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--read", type=Path, metavar="JSON", help="measure nothing: read the results of a run"
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.only and options.device == "cuda":
+        parser.error("--only names sections of the processor")
+    return options
 
 
 def run(names: Sequence[str], plan: kernels.Plan, effort: Effort) -> report.Run:
@@ -100,6 +115,9 @@ def file_name(facts: dict[str, Any], quick: bool, only: Sequence[str] | None) ->
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run, print, and write what was asked for."""
     options = parse(arguments)
+    if options.device == "cuda":
+        cuda.main(options, ROOT)
+        return
     effort = QUICK if options.quick else FULL
     plan = kernels.make_plan()
     if options.read:

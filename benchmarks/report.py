@@ -27,6 +27,7 @@ class Run:
     titles: dict[str, str]
     rows: dict[str, list[Row]] = field(default_factory=dict)
     figures: dict[str, list[Figure]] = field(default_factory=dict)
+    goals: Sequence[goals.Goal] = goals.GOALS
 
     @property
     def missing(self) -> list[str]:
@@ -35,7 +36,7 @@ class Run:
 
     def outcomes(self) -> list[goals.Outcome]:
         """Every goal, measured or not."""
-        return [goals.judge(goal, self.rows, self.figures) for goal in goals.GOALS]
+        return [goals.judge(goal, self.rows, self.figures) for goal in self.goals]
 
 
 # --------------------------------------------------------------------------------- tables
@@ -109,15 +110,18 @@ def accuracy_table(run: Run) -> str:
 def machine_table(run: Run) -> str:
     """Tabulate the machine, with the versions and the peers that are missing."""
     facts = dict(run.facts)
-    facts["features"] = " ".join(facts["features"])
-    facts["caches"] = ", ".join(
-        f"{level} {size / 1024:.0f} KiB" for level, size in facts["caches"].items()
-    )
-    facts["memory"] = f"{facts['memory'] / 2**30:.0f} GiB"
     versions = facts.pop("versions")
     facts["versions"] = ", ".join(f"{name} {found}" for name, found in versions.items() if found)
     facts["peers not installed"] = ", ".join(run.missing) or "none"
-    return markdown_table(["fact", "value"], [[name, str(value)] for name, value in facts.items()])
+    return markdown_table(["fact", "value"], [[name, _fact(name, facts[name])] for name in facts])
+
+
+def _fact(name: str, value: Any) -> str:
+    if name == "memory":
+        return f"{value / 2**30:.0f} GiB"
+    if name == "caches":
+        return ", ".join(f"{level} {size / 1024:.0f} KiB" for level, size in value.items())
+    return " ".join(value) if isinstance(value, list) else str(value)
 
 
 def tables(run: Run) -> dict[str, str]:
@@ -157,7 +161,7 @@ def write_json(run: Run, path: Path) -> None:
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path, titles: dict[str, str]) -> Run:
+def read_json(path: Path, titles: dict[str, str], asked: Sequence[goals.Goal] = goals.GOALS) -> Run:
     """Return the run that `write_json` wrote."""
     document = json.loads(path.read_text("utf-8"))
 
@@ -170,6 +174,7 @@ def read_json(path: Path, titles: dict[str, str]) -> Run:
         titles,
         {name: [row(found) for found in rows] for name, rows in document["rows"].items()},
         {name: [Figure(**f) for f in found] for name, found in document["figures"].items()},
+        asked,
     )
 
 

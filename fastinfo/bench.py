@@ -51,6 +51,10 @@ class Timing:
         return float(low), float(high)
 
 
+# Seconds of a call, and of what runs ahead of it, untimed.
+Clock = Callable[[Callable[[], object], Callable[[], object] | None], float]
+
+
 def interleave(
     calls: Mapping[str, Callable[[], object]],
     repeats: int = 9,
@@ -58,21 +62,23 @@ def interleave(
     before: Mapping[str, Callable[[], object]] | None = None,
     budget: float = math.inf,
     pause: float = PAUSE,
+    clock: Clock | None = None,
 ) -> dict[str, Timing]:
     """Time all `calls` in alternation, so that a drift of the machine meets all of them alike.
 
-    Every other round runs backwards, so that no call always follows the same one. A sample is the
-    mean over `SHORT` seconds of calls; the callables in `before` run, untimed, ahead of each call
-    of their name. A call that has taken `budget` seconds is left out of the rounds that remain.
-    Warm the calls up first.
+    Every other round runs backwards, so that no call always follows the same one. A sample is what
+    `clock` says, by default the mean over `SHORT` seconds of calls; the callables in `before` run,
+    untimed, ahead of each call of their name. A call that has taken `budget` seconds is left out of
+    the rounds that remain. Warm the calls up first.
     """
+    seconds = clock or _seconds
     samples: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
     for _ in range(repeats):
         for name in order:
             if sum(samples[name]) <= budget:
                 time.sleep(pause)
-                samples[name].append(_seconds(calls[name], (before or {}).get(name)))
+                samples[name].append(seconds(calls[name], (before or {}).get(name)))
         order.reverse()
     return {name: Timing(tuple(taken)) for name, taken in samples.items()}
 
@@ -151,7 +157,11 @@ class Row:
 
 
 def measure(
-    cases: Sequence[Case], repeats: int = 9, budget: float = math.inf, pause: float = PAUSE
+    cases: Sequence[Case],
+    repeats: int = 9,
+    budget: float = math.inf,
+    pause: float = PAUSE,
+    clock: Clock | None = None,
 ) -> list[Row]:
     """Warm up, check against float64, and time `cases` in alternation."""
     checked = {case: check for case in cases if (check := _warm_up(case)) is not None}
@@ -161,6 +171,7 @@ def measure(
         before={case.name: case.before for case in checked if case.before},
         budget=budget,
         pause=pause,
+        clock=clock,
     )
     rows = [_row(case, timings[case.name], *check) for case, check in checked.items()]
     return [_with_share(row, rows) for row in rows]

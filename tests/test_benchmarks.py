@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import goals, kernels, memory, peers, processes, reference, report, shapes
+from benchmarks import cuda, goals, kernels, memory, peers, processes, reference, report, shapes
 from fastinfo import bench
 
 PLAN = kernels.make_plan(shrink=64)
@@ -243,3 +243,103 @@ def test_a_run_read_back_gives_the_same_tables(measured: report.Run, tmp_path: P
     assert report.tables(again) == report.tables(measured)
     report.write_json(again, tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text() == (tmp_path / "run.json").read_text()
+
+
+# --------------------------------------------------------------------------------- a device
+
+
+def fabricated() -> report.Run:
+    """Return a run with every row and figure that a goal asks for, at twice its bound."""
+    about = {"date": "2026-01-01", "GPU": "none", "memory": 80 << 30, "versions": {"quack": None}}
+    done = report.Run(about, cuda.TITLES, goals=cuda.GOALS)
+    blank = {"unit": "B", "ceiling": "", "share": None, "error": 1e-7, "recomputed": None}
+    for goal in cuda.GOALS:
+        if not goal.is_ratio:
+            figure = processes.Figure(goal.ours, goal.bound * 2, "MiB")
+            done.figures.setdefault(goal.section, []).append(figure)
+            continue
+        rows = done.rows.setdefault(goal.section, [])
+        for name, seconds in ((goal.ours, 1.0), (goal.other, 2.0)):
+            timing = bench.Timing((seconds,) * 3)
+            rows.append(bench.Row(name, timing, 8.0, group="", peer=False, note="", **blank))
+    return done
+
+
+def test_no_device_is_one_line_and_status_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    if reason := cuda.why_not():
+        with pytest.raises(SystemExit) as stopped:
+            program.main(["--device", "cuda", "--quick", "--out", str(tmp_path)])
+        assert stopped.value.code == 2
+        assert capsys.readouterr() == ("", reason + "\n")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "need torch, which is not installed" in str(cuda.why_not())
+    with pytest.raises(SystemExit):
+        program.main(["--device", "cuda", "--only", "loss"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_on_a_device_is_written_and_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = fabricated()
+    report.write_json(done, tmp_path / "run.json")
+    program.main(["--device", "cuda", "--read", str(tmp_path / "run.json"), "--out", str(tmp_path)])
+    assert "skipped: quack is not installed" in capsys.readouterr().out
+    written = tmp_path / "cuda-2026-01-01.json"
+    assert written.read_text() == (tmp_path / "run.json").read_text()
+    again = report.read_json(written, cuda.TITLES, cuda.GOALS)
+    assert cuda.text(again) == cuda.text(done)
+    reach = json.loads(written.read_text())["reach"]
+    assert [(one["value"] == 2.0, one["reached"]) for one in reach[:-2]] == [(True, True)] * 11
+    assert [one["reached"] for one in reach[-2:]] == [False, False]
+
+
+def test_tables_of_a_device_fill_their_markers(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text("a\n<!-- benchmark: cuda-device -->\nnothing\n<!-- end -->\nz\n", "utf-8")
+    cuda.write_docs(fabricated(), page)
+    filled = page.read_text("utf-8")
+    assert "nothing" not in filled and filled.endswith("<!-- end -->\nz\n")
+    assert "| memory | 80 GiB |" in filled
+    assert f"### {cuda.TITLES['js']}" in filled
+    assert "| JS, bins against logarithms |" in filled
+    real = (program.ROOT / "docs" / "performance.md").read_text("utf-8")
+    assert "<!-- benchmark: cuda-device -->" in real
+
+
+def test_cases_of_a_device_run_and_are_what_goals_ask_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On tensors of the processor, with its clock; kernels of the ceilings cannot run there."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("numba_cuda")
+    from benchmarks import cuda_cases, cuda_ceilings, cuda_peers
+
+    def no_kernels(*given: Any) -> None:
+        raise RuntimeError("no device")
+
+    def seconds(call: Any, before: Any = None) -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    monkeypatch.setattr(cuda_ceilings, "_run", no_kernels)
+    monkeypatch.setattr(cuda_ceilings, "sum_by_kernel", no_kernels)
+    monkeypatch.setattr(cuda, "seconds", seconds)
+    monkeypatch.setattr(cuda, "host_time", seconds)
+    monkeypatch.setattr(cuda, "extra_memory", lambda call: int(seconds(call)))
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    monkeypatch.setattr(cuda_peers, "installed", lambda module: module == "torch")
+    about = fabricated().facts
+    done = cuda.run(cuda_cases.Plan("cpu", 512), 1, about)
+    failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed")]
+    assert {line.split(":")[1].split(",")[0] for line in failed} <= {
+        " a kernel that adds", " lg2.approx"
+    }  # fmt: skip
+    missing = [found.goal.what for found in done.outcomes() if found.value is None]
+    assert all("Liger" in what or "logarithms" in what for what in missing)
+    assert set(done.rows) | set(done.figures) == set(cuda.TITLES)
+    for row in (row for rows in done.rows.values() for row in rows if not row.peer):
+        assert row.error is None or row.error < (1e-2 if "bfloat16" in row.name else 1e-5)

@@ -10,9 +10,10 @@ import importlib.util
 import math
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from functools import cache, wraps
+from functools import cache, lru_cache, wraps
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -98,7 +99,20 @@ def launch(
 ) -> None:
     """Run a kernel on a stream, without waiting for it."""
     if blocks:
-        compiled[blocks, threads, 0 if SIMULATED else _stream(stream)](*given)
+        configured = (
+            compiled[blocks, threads, 0]
+            if SIMULATED
+            else _configured(compiled, blocks, threads, stream)
+        )
+        configured(*given)
+
+
+@lru_cache(maxsize=1024)
+def _configured(compiled: Any, blocks: Any, threads: int, stream: int) -> Any:
+    """Return what launches a kernel; of few blocks Numba warns, but there may be no more."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Grid size")
+        return compiled[blocks, threads, _stream(stream)]
 
 
 @cache
