@@ -180,3 +180,40 @@ def test_few_blocks_are_no_warning(monkeypatch):
     for _ in range(2):
         assert seam._configured(reduction_kernels.fills(), 1, 32, 0).griddim == (1, 1, 1)
     seam._configured.cache_clear()
+
+
+class Devices(list):
+    """Devices that note which of them is made the current one."""
+
+    def __init__(self, count, noted):
+        super().__init__(Device(k, noted) for k in range(count))
+
+
+class Device:
+    def __init__(self, number, noted):
+        self.number, self.noted = number, noted
+
+    def __enter__(self):
+        self.noted.append(self.number)
+
+    def __exit__(self, *error):
+        self.noted.append(None)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, ["run"]), (2, [1, "run", None])])
+def test_a_kernel_runs_on_the_device_of_its_stream(monkeypatch, count, expected):
+    noted = []
+    monkeypatch.setattr(seam._cuda, "gpus", Devices(count, noted))
+    monkeypatch.setattr(seam, "_stream", lambda stream: stream)
+    kernel = {(3, 32, seam.Stream(7, 1)): lambda *given: noted.append("run")}
+    monkeypatch.setattr(seam, "_configured", lambda kernel, *where: kernel[where])
+    seam.launch(kernel, 3, 32, seam.Stream(7, 1))
+    seam.launch(kernel, 0, 32, seam.Stream(7, 1))
+    assert noted == expected
+
+
+def test_memory_knows_the_device_of_its_stream(launches, monkeypatch):
+    kind = arrays.Kind(lambda x: (1 << 20, 9, "cuda:3"), lambda shape, dtype, like: None)
+    monkeypatch.setitem(arrays.KINDS, "numba", kind)
+    source = arrays.read("x", array(2, 3))
+    assert source.data.stream == (9, 3) and source.device == "cuda:3"

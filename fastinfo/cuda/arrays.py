@@ -33,7 +33,7 @@ class Memory:
     dtype: np.dtype
     storage: str
     address: int
-    stream: int
+    stream: seam.Stream
     place: str
 
     @property
@@ -175,10 +175,11 @@ def read(name: str, x: Any) -> Source:
         x = x.detach()
     dtype = str(x.dtype).removeprefix("torch.")
     address, stream, place = KINDS[kind].describe(x)
+    queue = seam.Stream(stream, int(place.partition(":")[2]))
     word = np.dtype(np.uint16) if dtype in ("float16", "bfloat16") else np.dtype(dtype)
     shape = tuple(int(n) for n in x.shape)
     strides = tuple(x.stride()) if kind == "torch" else _in_elements(name, x.strides, word.itemsize)
-    memory = Memory(x, kind, shape, strides, word, dtype, address, stream, place)
+    memory = Memory(x, kind, shape, strides, word, dtype, address, queue, place)
     return Source(name, memory, dtype, kind, x.dtype, place)
 
 

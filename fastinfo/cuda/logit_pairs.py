@@ -53,7 +53,7 @@ class Pair:
         return self.p.storage, self.q.storage
 
     @property
-    def stream(self) -> int:
+    def stream(self) -> seam.Stream:
         """Stream of the logits that gradients are for."""
         return self.q.data.stream
 

@@ -95,8 +95,8 @@ def _by_cupy(a: Memory, b: Memory, out: Memory, add: bool) -> None:
             "matrix products of Numba's device arrays are CuPy's: pip install cupy-cuda13x, or "
             "pass torch tensors"
         ) from None
-    number = int(out.place.partition(":")[2])
-    with cupy.cuda.Device(number), _cupy_stream(cupy, out.stream):
+    number = out.stream.device
+    with cupy.cuda.Device(number), _cupy_stream(cupy, out.stream.address):
         x, y, z = (_cupy_array(cupy, m, number) for m in (a, b, out))
         cupy.matmul(x, y, out=z)
 

@@ -74,7 +74,7 @@ class Problem:
         return self.logits.arithmetic
 
     @property
-    def stream(self) -> int:
+    def stream(self) -> seam.Stream:
         """Stream of the logits."""
         return self.logits.data.stream
 

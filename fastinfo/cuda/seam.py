@@ -12,10 +12,11 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from fractions import Fraction
 from functools import cache, lru_cache, wraps
 from types import FunctionType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -94,21 +95,33 @@ def kernel(function: Callable[..., Any]) -> Any:
     return _cuda.jit(quiet)
 
 
+class Stream(NamedTuple):
+    """A stream's address, and the number of the device it is of."""
+
+    address: int
+    device: int
+
+
 def launch(
-    compiled: Any, blocks: int | tuple[Any, ...], threads: int, stream: int, *given: Any
+    compiled: Any, blocks: int | tuple[Any, ...], threads: int, stream: Stream, *given: Any
 ) -> None:
     """Run a kernel on a stream, without waiting for it."""
-    if blocks:
-        configured = (
-            compiled[blocks, threads, 0]
-            if SIMULATED
-            else _configured(compiled, blocks, threads, stream)
-        )
-        configured(*given)
+    if not blocks:
+        return
+    if SIMULATED:
+        compiled[blocks, threads, 0](*given)
+    else:
+        with _on(stream.device):
+            _configured(compiled, blocks, threads, stream)(*given)
+
+
+def _on(device: int) -> Any:
+    """Make a device the current one, if there are several."""
+    return _cuda.gpus[device] if len(_cuda.gpus) > 1 else nullcontext()
 
 
 @lru_cache(maxsize=1024)
-def _configured(compiled: Any, blocks: Any, threads: int, stream: int) -> Any:
+def _configured(compiled: Any, blocks: Any, threads: int, stream: Stream) -> Any:
     """Return what launches a kernel; of few blocks Numba warns, but there may be no more."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Grid size")
@@ -116,8 +129,8 @@ def _configured(compiled: Any, blocks: Any, threads: int, stream: int) -> Any:
 
 
 @cache
-def _stream(address: int) -> Any:
-    return _cuda.external_stream(address) if address else _cuda.default_stream()
+def _stream(stream: Stream) -> Any:
+    return _cuda.external_stream(stream.address) if stream.address else _cuda.default_stream()
 
 
 def formula(function: Callable[..., Any], mathematics: Any) -> Any:
@@ -170,7 +183,8 @@ def span(memory: Any, low: int, size: int) -> Any:
         "shape": (size,), "strides": None, "typestr": dtype.str, "data": (address, False),
         "version": 2,
     }  # fmt: skip
-    return _cuda.from_cuda_array_interface(interface, owner=memory.native, sync=False)
+    with _on(memory.stream.device):
+        return _cuda.from_cuda_array_interface(interface, owner=memory.native, sync=False)
 
 
 def _simulated(address: int, size: int, dtype: np.dtype, owner: Any) -> Any:
@@ -194,7 +208,8 @@ def simulated_view(memory: Any) -> np.ndarray:
 
 def to_host(memory: Any) -> np.ndarray:
     """Return a copy in the processor's memory, once the stream has come so far."""
-    flat = memory.flat.copy_to_host() if memory.size else np.empty(0, memory.dtype)
+    with nullcontext() if SIMULATED else _on(memory.stream.device):
+        flat = memory.flat.copy_to_host() if memory.size else np.empty(0, memory.dtype)
     item = memory.dtype.itemsize
     strides = tuple(step * item for step in memory.strides)
     view = np.lib.stride_tricks.as_strided(flat[memory.first :], memory.shape, strides)
