@@ -134,6 +134,9 @@ def pairwise(given: Namespace, say: Say) -> Report:
     """Compute the matrix of a measure, into a file if one is named."""
     if given.plot:
         pictures.check(given.plot)
+        files.check(given.plot, given.x, given.y, given.out)
+    if given.out:
+        files.check(given.out, given.x, given.y)
     x, y = files.load(given.x, given.dtype), given.y and files.load(given.y, given.dtype)
     options = _options(given)
     begin = time.perf_counter()
@@ -246,6 +249,8 @@ def _picture(matrix: np.ndarray, given: Namespace, say: Say) -> None:
 
 def nearest(given: Namespace, say: Say) -> Report:
     """Find the nearest rows of each row."""
+    if given.out:
+        files.check(given.out, given.x, given.y)
     x, y = files.load(given.x, given.dtype), given.y and files.load(given.y, given.dtype)
     begin = time.perf_counter()
     distances, indices = fastinfo.nearest(x, y, given.k, **_options(given))

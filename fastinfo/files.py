@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
@@ -25,9 +26,12 @@ def load(path: str, dtype: str | None = None) -> np.ndarray:
 
 
 def _whole(path: str) -> np.ndarray:
+    Path(path).stat()  # a missing file is told as such
     try:
+        if path.endswith(".npz") and not is_zipfile(path):
+            raise BadZipFile  # NumPy would leave the file open
         found = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError, pickle.UnpicklingError):
+    except (ValueError, EOFError, pickle.UnpicklingError, BadZipFile):
         raise ValueError(f"{path} must be a .npy or .npz file of numbers") from None
     if isinstance(found, np.ndarray):
         return found
@@ -61,12 +65,21 @@ def _words_as(array: np.ndarray, dtype: str, path: str) -> np.ndarray:
     return array.view(bfloat16)
 
 
+def check(path: str | Path, *others: str | None) -> Path:
+    """Return where a file is to be written; ValueError for what is none, or is one of `others`."""
+    final = Path(path).resolve()
+    if not final.parent.is_dir() or (final.exists() and not final.is_file()):
+        raise ValueError(f"{path} must be a file in a folder that exists")
+    for other in others:
+        if other and Path(other.partition(".npz:")[0]).resolve() == final:
+            raise ValueError(f"{path} must be a file of its own, got that of {other}")
+    return final
+
+
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
     """Yield a name beside `path` to write to, which becomes `path` at the end, or is removed."""
-    final = Path(path)
-    if final.is_dir() or not final.parent.is_dir():
-        raise ValueError(f"{final} must be a file in a folder that exists")
+    final = check(path)
     # the suffix stays: libraries choose the format by it
     partial = final.with_name(f".{final.stem}.{os.getpid()}.partial{final.suffix}")
     try:

@@ -33,6 +33,7 @@ except ImportError:
         'fastinfo.torch needs PyTorch: pip install torch, or "fastinfo[torch]"'
     ) from None
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 import fastinfo
 
@@ -492,9 +493,9 @@ def binary_cross_entropy_with_logits(
     """
     _constants(target=target, weight=weight, pos_weight=pos_weight)
     way = _reduction(size_average, reduce, reduction)
-    if weight is not None and way == "mean":
+    if weight is not None and way == "mean" and input.numel():
         # Σ weight is what our mean divides by
-        weight, way = weight / max(1, input.numel()), "sum"
+        weight, way = weight.to(torch.float64) / input.numel(), "sum"
     return _binary(input, target, pos_weight, weight, None, way, _wanted(input))[0]
 
 
@@ -646,7 +647,11 @@ def _axis(axis: int, x: Tensor) -> int:
 
 
 def _wanted(*inputs: Tensor | None) -> bool:
-    """Whether a backward pass may come."""
+    """Whether a backward pass may come; RuntimeError for tangents, which would be lost."""
+    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
+        for x in inputs:
+            if x is not None and forward_ad.unpack_dual(x).tangent is not None:
+                raise RuntimeError("fastinfo.torch has no forward-mode derivatives: use backward()")
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
 
 
@@ -731,16 +736,21 @@ class LinearCrossEntropyLoss(nn.Module):
     def __init__(
         self, in_features: int, num_classes: int, *, bias: bool = False, device: Any = None,
         dtype: Any = None, reduction: str = "mean", weight: Tensor | None = None,
-        **named: Any,
+        ignore_index: int | None = None, label_smoothing: float = 0.0, z_loss: float = 0.0,
+        temperature: float = 1.0, softcap: float | None = None, memory_limit: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.linear = nn.Linear(in_features, num_classes, bias=bias, device=device, dtype=dtype)
         self.register_buffer("weight", weight)
-        self.reduction, self.options = reduction, named
+        self.options: dict[str, Any] = {
+            "reduction": reduction, "ignore_index": ignore_index, "z_loss": z_loss,
+            "label_smoothing": label_smoothing, "temperature": temperature, "softcap": softcap,
+            "memory_limit": memory_limit,
+        }  # fmt: skip
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of hidden states."""
         return linear_cross_entropy(
             input, self.linear.weight, target, linear_bias=self.linear.bias, weight=self.weight,
-            reduction=self.reduction, **self.options,
+            **self.options,
         )  # fmt: skip

@@ -189,6 +189,8 @@ def test_errors_are_one_line(rows, scored, capsys):
     np.save("floats.npy", targets.astype(float))
     Path("junk.npy").write_text("hello")
     Path("empty.npy").write_text("")
+    Path("zip.npz").write_bytes(b"PK\3\4junk")
+    os.mkfifo("pipe")
     np.savez("two.npz", a=np.eye(2), b=np.eye(3))
     np.save("text.npy", np.array([["a", "b"]]))
     for arguments, message in {
@@ -208,6 +210,12 @@ def test_errors_are_one_line(rows, scored, capsys):
         ("pairwise", "x.npy", "two.npz:a"): "bins",
         ("pairwise", "x.npy", "--measure", "kl"): "measure must be one of",
         ("pairwise", "x.npy", "--out", "none/d.npy"): "must be a file in a folder that exists",
+        ("loss", "zip.npz", "targets.npy"): "zip.npz must be a .npy or .npz file of numbers",
+        ("pairwise", "x.npy", "--out", "x.npy"): "x.npy must be a file of its own",
+        ("pairwise", "x.npy", "--out", "d.png", "--plot", "d.png"): "must be a file of its own",
+        ("pairwise", "x.npy", "--plot", "none/d.png"): "must be a file in a folder that exists",
+        ("pairwise", "x.npy", "--out", "pipe"): "pipe must be a file in a folder that exists",
+        ("nearest", "x.npy", "--out", "none/n.npz"): "must be a file in a folder that exists",
         ("pairwise", "x.npy", "--plot", "d.xyz"): "d.xyz must end in one of ",
         ("nearest", "x.npy", "-k", "40"): "k must be in [1, 39]",
     }.items():

@@ -249,6 +249,30 @@ def test_no_rows_have_an_empty_gradient(reduction):
     assert x.grad.shape == (0, 5)
 
 
+@calls
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_forward_mode_is_refused(call):
+    x = torch.randn(3, 4, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="no forward-mode"):
+        torch.func.jvp(call, (x,), (torch.ones_like(x),))
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(RuntimeError, match="forward-mode"):
+        call(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+def test_binary_weights_of_16_bits_and_over_nothing():
+    z, w = torch.zeros(3), torch.tensor([1.0, 2.0**-8, 2.0**-8])
+    loss = ours.binary_cross_entropy_with_logits
+    exact = loss(z, z, weight=w).item()
+    assert loss(z, z, weight=w.bfloat16()).item() == pytest.approx(exact, rel=1e-6)
+    assert loss(z.bfloat16(), z, weight=w.bfloat16()).item() == pytest.approx(exact, rel=1e-6)
+    assert torch.isnan(loss(z[:0], z[:0], weight=torch.ones(1)))
+
+
+def test_modules_refuse_what_they_do_not_know():
+    with pytest.raises(TypeError, match="reductoin"):
+        ours.LinearCrossEntropyLoss(8, 11, reductoin="sum")
+
+
 def test_what_has_no_derivative_is_refused():
     x, target = torch.randn(2, 3), torch.rand(2, 3).softmax(1)
     for name, call in {
