@@ -222,7 +222,7 @@ def test_numba_in_numba_out(rng):
     loss, gradient = fastinfo.softmax_cross_entropy(
         cuda.to_device(x), cuda.to_device(y), return_grad=True
     )
-    assert all(cuda.cudadrv.devicearray.is_cuda_ndarray(found) for found in (loss, gradient))
+    assert hasattr(loss, "copy_to_host") and hasattr(gradient, "copy_to_host")
     expected = by_processor(x, y)
     assert float(loss.copy_to_host()) == pytest.approx(expected[0], rel=4e-5)
     np.testing.assert_allclose(gradient.copy_to_host(), expected[1], rtol=4e-5, atol=1e-9)
