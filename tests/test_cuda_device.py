@@ -89,18 +89,35 @@ def calls():
     y = torch.randint(5000, (300,), device="cuda", generator=generator)
     p = torch.rand(200, 64, device="cuda", generator=generator)
     q = torch.rand(300, 64, device="cuda", generator=generator)
+    hidden = torch.randn(300, 64, device="cuda", generator=generator).bfloat16()
+    weight = torch.randn(5000, 64, device="cuda", generator=generator).bfloat16()
+
+    def linear():
+        loss, found = fastinfo.linear_cross_entropy(hidden, weight, y, return_grad=True)
+        return loss, found.hidden, found.weight
+
     return {
         "softmax_cross_entropy": lambda: fastinfo.softmax_cross_entropy(x, y, return_grad=True),
         "softmax_statistics": lambda: tuple(fastinfo.softmax_statistics(x, y)),
         "pairwise": lambda: (fastinfo.pairwise(p, q),),
         "pairwise, a product": lambda: (fastinfo.pairwise(p, q, "kl_divergence"),),
         "nearest": lambda: tuple(fastinfo.nearest(p, q, 5)),
+        "linear_cross_entropy": linear,
+        "softmax_js_divergence": lambda: fastinfo.softmax_js_divergence(
+            x, x.flip(0), return_grad=True
+        ),
+        "binary_cross_entropy": lambda: fastinfo.binary_cross_entropy(p, p, return_grad=True),
+        "entropy": lambda: (fastinfo.entropy(p),),
     }
 
 
 NAMES = (
     "softmax_cross_entropy",
     "softmax_statistics",
+    "linear_cross_entropy",
+    "softmax_js_divergence",
+    "binary_cross_entropy",
+    "entropy",
     "pairwise",
     "pairwise, a product",
     "nearest",
@@ -156,6 +173,7 @@ def test_results_on_another_stream_are_the_same(name):
         assert torch.equal(one, other)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("name", NAMES)
 def test_no_call_waits(name):
     """Neither in torch, which tells, nor elsewhere: the stream is still busy after it."""
