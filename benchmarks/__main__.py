@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +46,9 @@ FIGURES: dict[str, Callable[[Effort], list[processes.Figure]]] = {
     "memory": lambda effort: processes.extra_memory(memory.NAMES[: effort.memory_cases]),
 }
 
+# What --only can name, by device.
+NAMES = {"cpu": (*kernels.SECTIONS, *FIGURES), "cuda": cuda.NAMES}
+
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
@@ -56,9 +58,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--only",
         action="append",
-        choices=[*kernels.SECTIONS, *FIGURES],
         metavar="NAME",
-        help=f"one section: {', '.join([*kernels.SECTIONS, *FIGURES])}; may be repeated",
+        help="; ".join(f"a section of {device}: {', '.join(of)}" for device, of in NAMES.items())
+        + "; may be repeated",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument(
@@ -70,8 +72,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--read", type=Path, metavar="JSON", help="measure nothing: read the results of a run"
     )
     options = parser.parse_args(arguments)
-    if options.only and options.device == "cuda":
-        parser.error("--only names sections of the processor")
+    for name in options.only or ():
+        if name not in (known := NAMES[options.device]):
+            parser.error(f"no section {name!r} of {options.device}: there are {', '.join(known)}")
     return options
 
 
@@ -106,10 +109,9 @@ def _load() -> str:
 
 
 def file_name(facts: dict[str, Any], quick: bool, only: Sequence[str] | None) -> str:
-    """Name results by processor and threads, so that a new run replaces the old one."""
+    """Name results by processor and threads."""
     parts = [facts["processor"], facts["architecture"], f"{facts['threads']} threads"]
-    parts += ["quick"] * quick + list(only or [])
-    return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-") + ".json"
+    return report.file_name(*parts, *["quick"] * quick, *(only or ()))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 
 # Seconds of calls in a sample; rounds, in full and quick; seconds a call may take of all rounds.
 SAMPLE, ROUNDS, QUICK_ROUNDS, BUDGET = 0.02, 21, 5, 8.0
+# What is asked of nvidia-smi, by the names that facts have.
+ASKED = {
+    "driver": "driver_version",
+    "highest clock": "clocks.max.sm",
+    "highest clock of memory": "clocks.max.memory",
+    "power limit": "power.limit",
+}
 # Calls that are issued without waiting: few enough for their launches to queue.
 ISSUED = 50
 
@@ -44,6 +51,9 @@ TITLES = {
     "memory": "Extra memory",
     "host": "Host time of a call, without waiting for its kernels",
 }
+
+# What can be measured alone; memory is of whatever is measured.
+NAMES = tuple(name for name in TITLES if name != "memory")
 
 LINEAR = "linear_cross_entropy + gradients, bfloat16"
 GOALS = (
@@ -103,19 +113,21 @@ def facts() -> dict[str, Any]:
         "multiprocessors": device.multi_processor_count,
         "compute capability": f"{device.major}.{device.minor}",
         "memory": device.total_memory,
-        "driver": _driver(),
+        **_told(str(getattr(device, "uuid", ""))),
         "CUDA of torch": torch.version.cuda,
         "python": platform.python_version(),
         "versions": versions | {label: _installed(module) for module, label in PEERS.items()},
     }
 
 
-def _driver() -> str:
+def _told(uuid: str) -> dict[str, str]:
+    """Return what nvidia-smi tells of a device, by the names that facts have."""
     if not shutil.which("nvidia-smi"):
-        return "unknown"
-    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    lines = subprocess.run(asked, capture_output=True, text=True).stdout.split()
-    return lines[0] if lines else "unknown"
+        return dict.fromkeys(ASKED, "unknown")
+    query = ["nvidia-smi", f"--query-gpu={','.join(ASKED.values())}", "--format=csv,noheader"]
+    done = subprocess.run([*query, f"--id=GPU-{uuid}"], capture_output=True, text=True)
+    found = done.stdout.strip().split(", ") if done.returncode == 0 else []
+    return dict(zip(ASKED, found, strict=True)) if found else dict.fromkeys(ASKED, "unknown")
 
 
 def _installed(module: str) -> str | None:
@@ -175,20 +187,23 @@ def host_time(call: Callable[[], object]) -> float:
 # --- a run ---------------------------------------------------------------------------------------
 
 
-def run(plan: Plan, rounds: int, about: dict[str, Any]) -> report.Run:
-    """Measure all sections, printing each as it is done; what fails is said and left out."""
+def run(plan: Plan, rounds: int, about: dict[str, Any], names: Sequence[str] = NAMES) -> report.Run:
+    """Measure the named sections, printing each as it is done; what fails is said and left out."""
     from benchmarks import cuda_cases, cuda_peers
 
-    done = report.Run(about, TITLES, figures={"memory": []}, goals=GOALS)
-    for name, cases_of in cuda_cases.SECTIONS.items():
+    done, memory = report.Run(about, TITLES, goals=GOALS), list[Figure]()
+    for name in (name for name in cuda_cases.SECTIONS if name in names):
         peers = cuda_peers.SECTIONS.get(name, lambda plan: iter(()))
-        ready = list(_ready([*cases_of(plan), *peers(plan)], done.figures["memory"]))
+        ready = list(_ready([*cuda_cases.SECTIONS[name](plan), *peers(plan)], memory))
         times = functools.partial(measure, ready, rounds, BUDGET, pause=0, clock=seconds)
         if (rows := _tried(TITLES[name], times)) is not None:
             done.rows[name] = rows
             print(f"\n## {TITLES[name]}\n\n{rows_table(rows)}", flush=True)
         _forget()
-    done.figures["host"] = list(_host_times(cuda_cases.small_calls(plan)))
+    if memory:
+        done.figures["memory"] = memory
+    if "host" in names:
+        done.figures["host"] = list(_host_times(cuda_cases.small_calls(plan)))
     for name, figures in done.figures.items():
         print(f"\n## {TITLES[name]}\n\n{report.figures_table(figures)}", flush=True)
     return done
@@ -259,6 +274,13 @@ def write_docs(done: report.Run, page: Path) -> None:
     page.write_text(filled, encoding="utf-8")
 
 
+def file_name(facts: dict[str, Any], options: argparse.Namespace) -> str:
+    """Name results by the device; those that are read keep their name."""
+    if options.read:
+        return str(options.read.name)
+    return report.file_name("cuda", facts["GPU"], *["quick"] * options.quick, *(options.only or ()))
+
+
 def main(options: argparse.Namespace, root: Path) -> None:
     """Run, or read a run, print, and write what was asked for; exit with 2 without a device."""
     if options.read:
@@ -269,12 +291,13 @@ def main(options: argparse.Namespace, root: Path) -> None:
             raise SystemExit(2)
         from benchmarks.cuda_cases import Plan
 
-        done = run(Plan(), QUICK_ROUNDS if options.quick else ROUNDS, facts())
+        rounds = QUICK_ROUNDS if options.quick else ROUNDS
+        done = run(Plan(), rounds, facts(), options.only or NAMES)
     for missing in done.missing:
         print(f"skipped: {missing} is not installed")
     print(f"\n## What it must reach\n\n{report.reach_table(done.outcomes())}")
-    name = f"cuda-{done.facts['date']}{'-quick' * options.quick}.json"
-    report.write_json(done, options.out / name)
+    written = options.out / file_name(done.facts, options)
+    report.write_json(done, written)
     if options.write_docs:
         write_docs(done, root / "docs" / "performance.md")
-    print(f"\nwrote {options.out / name}")
+    print(f"\nwrote {written}")

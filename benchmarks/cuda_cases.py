@@ -128,15 +128,24 @@ def _pieces(shape: Shape) -> Iterator[slice]:
     yield from (slice(lo, lo + step) for lo in range(0, shape[0], step))
 
 
+def _losses_of(rows: Any, y: Any) -> Any:
+    return rows.logsumexp(1) - rows.gather(1, y[:, None])[:, 0]
+
+
 def loss_error(losses: Any, x: Any, y: Any) -> float:
     """Return the largest error of the losses of rows, relative to their value or to a floor."""
     worst = 0.0
     for part in _pieces(x.shape):
-        rows = x[part].double()
-        exact = rows.logsumexp(1) - rows.gather(1, y[part, None])[:, 0]
+        exact = _losses_of(x[part].double(), y[part])
         error = (losses[part].double() - exact).abs() / exact.abs().clamp_min(5e-5)
         worst = max(worst, float(error.max()))
     return worst
+
+
+def mean_error(loss: Any, x: Any, y: Any) -> float:
+    """Return the relative error of the mean loss of rows."""
+    total = sum(float(_losses_of(x[part].double(), y[part]).sum()) for part in _pieces(x.shape))
+    return abs(float(loss) * len(x) / total - 1)
 
 
 def gradient_error(gradient: Any, x: Any, y: Any) -> float:
@@ -156,6 +165,15 @@ def pairs_error(matrix: Any, measure: str, x: Any, y: Any) -> float:
     p, q = (z / z.sum(1, keepdims=True) for z in (p, q))
     exact = np.stack([reference.MEASURES[measure](row, q) for row in p[: len(matrix)]])
     return reference.relative_error(matrix[: len(exact), : exact.shape[1]].cpu().numpy(), exact)
+
+
+def head_loss_error(loss: Any, plan: Plan) -> float:
+    """Return the relative error of the mean loss of all rows."""
+    h, w, y = head(plan)
+    w, total = w.double(), 0.0
+    for part in _pieces((len(h), len(w))):
+        total += float(_losses_of(h[part].double() @ w.T, y[part]).sum())
+    return abs(float(loss) * len(h) / total - 1)
 
 
 def head_errors(gradients: Any, plan: Plan) -> float:
@@ -289,6 +307,11 @@ def linear(plan: Plan) -> Iterator[Case]:
         "linear_cross_entropy + gradients, bfloat16", call, work=work, unit="flop",
         ceiling="product", error=lambda found: head_errors(found[1].hidden, plan),
         note="error of that by hidden",
+    )  # fmt: skip
+    yield Case(
+        "linear_cross_entropy, bfloat16", lambda: fastinfo.linear_cross_entropy(*head(plan)),
+        work=work // 3, unit="flop", ceiling="product",
+        error=lambda found: head_loss_error(found, plan),
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The peers installed on a CUDA device, as cases by section.
 
 - Liger-Kernel writes the gradient over the logits: it has a copy, made before, untimed;
+- quack's gradient in one kernel is that of the sum, and no autograd stands before it;
 - CuPy and torch.compile, which broadcast for JS, are timed on a few rows, scaled.
 """
 
@@ -17,7 +18,9 @@ from benchmarks.cuda_cases import (
     distributions,
     gradient_error,
     head,
+    head_errors,
     logits,
+    mean_error,
     n_bytes,
     overwritten,
     pairs_error,
@@ -87,6 +90,8 @@ def loss(plan: Plan, dtype: str) -> Iterator[Case]:
     for label, (module, make) in LOSSES.items():
         if installed(module):
             yield from _loss_cases(plan, dtype, label, make)
+    if installed("quack"):
+        yield _quack_at_once(plan, dtype)
 
 
 def _loss_cases(
@@ -108,6 +113,11 @@ def _loss_cases(
         make()(x, targets(plan, *shape)).backward()
         return x.grad
 
+    def loss_error(_: Any) -> float:
+        x, y = logits(plan, dtype), targets(plan, *shape)
+        with torch.no_grad():
+            return mean_error(make()(x.clone(), y), x, y)
+
     def error(gradient: Any) -> float:
         return gradient_error(gradient, logits(plan, dtype), targets(plan, *shape))
 
@@ -115,7 +125,25 @@ def _loss_cases(
         f"{label} loss + gradient, {dtype}", both, work=2 * size, error=error, peer=True,
         note="error of the gradient",
     )  # fmt: skip
-    yield Case(f"{label} loss, {dtype}", forward, work=size, peer=True)
+    yield Case(f"{label} loss, {dtype}", forward, work=size, error=loss_error, peer=True)
+
+
+def _quack_at_once(plan: Plan, dtype: str) -> Case:
+    shape, size = plan.rows(dtype), n_bytes(plan.rows(dtype), dtype)
+
+    def data() -> tuple[Any, Any]:
+        return logits(plan, dtype), targets(plan, *shape)
+
+    def call() -> Any:
+        from quack.cross_entropy import cross_entropy_fwd
+
+        return cross_entropy_fwd(*data(), return_dx=True)
+
+    return Case(
+        f"quack loss + gradient in one kernel, {dtype}", call, work=2 * size, peer=True,
+        error=lambda found: gradient_error(found[1] / shape[0], *data()),
+        note="error of the gradient",
+    )  # fmt: skip
 
 
 # --- pairs ---------------------------------------------------------------------------------------
@@ -232,6 +260,7 @@ def linear(plan: Plan) -> Iterator[Case]:
         yield Case(
             f"{label} linear + cross_entropy + gradients, bfloat16",
             functools.partial(both, function), work=6 * m * d * v, unit="flop", peer=True,
+            error=lambda found: head_errors(found, plan), note="error of that by hidden",
         )  # fmt: skip
 
 

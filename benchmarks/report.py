@@ -178,6 +178,11 @@ def read_json(path: Path, titles: dict[str, str], asked: Sequence[goals.Goal] = 
     )
 
 
+def file_name(*parts: str) -> str:
+    """Name results by what was measured, and how, so that a new run replaces the old one."""
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-") + ".json"
+
+
 def fill_markers(text: str, found: dict[str, str]) -> str:
     """Put each table between the markers of its name; markers of other names stay as they are."""
 

@@ -44,6 +44,13 @@ def on_device(x):
     return torch.from_numpy(np.array(x)).cuda()
 
 
+def possible(*parts):
+    """Return those parts of an array that are views on the device: tensors take no step back."""
+    if SIMULATED:
+        return parts
+    return [part for part in parts if all(s.step is None or s.step > 0 for s in part)]
+
+
 def is_on_device(x):
     """Whether a result is an array on the device."""
     return hasattr(x, "copy_to_host") if SIMULATED else bool(getattr(x, "is_cuda", False))

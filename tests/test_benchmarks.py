@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -277,6 +281,7 @@ def test_no_device_is_one_line_and_status_2(
     assert "need torch, which is not installed" in str(cuda.why_not())
     with pytest.raises(SystemExit):
         program.main(["--device", "cuda", "--only", "loss"])
+    assert "no section 'loss' of cuda: there are ceilings, bfl" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -285,15 +290,40 @@ def test_a_run_on_a_device_is_written_and_read(
 ) -> None:
     done = fabricated()
     report.write_json(done, tmp_path / "run.json")
-    program.main(["--device", "cuda", "--read", str(tmp_path / "run.json"), "--out", str(tmp_path)])
+    out = tmp_path / "again"
+    program.main(["--device", "cuda", "--read", str(tmp_path / "run.json"), "--out", str(out)])
     assert "skipped: quack is not installed" in capsys.readouterr().out
-    written = tmp_path / "cuda-2026-01-01.json"
+    written = out / "run.json"
     assert written.read_text() == (tmp_path / "run.json").read_text()
     again = report.read_json(written, cuda.TITLES, cuda.GOALS)
     assert cuda.text(again) == cuda.text(done)
     reach = json.loads(written.read_text())["reach"]
     assert [(one["value"] == 2.0, one["reached"]) for one in reach[:-2]] == [(True, True)] * 11
     assert [one["reached"] for one in reach[-2:]] == [False, False]
+
+
+def test_results_of_a_device_are_named_by_it() -> None:
+    about = {"GPU": "NVIDIA H100 80GB HBM3"}
+    options = program.parse(["--device", "cuda", "--quick", "--only", "js", "--only", "kl"])
+    assert cuda.file_name(about, options) == "cuda-nvidia-h100-80gb-hbm3-quick-js-kl.json"
+    assert cuda.file_name(about, program.parse(["--device", "cuda"])).endswith("hbm3.json")
+
+
+def test_what_nvidia_smi_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert set(cuda._told("8f").values()) == {"unknown"}
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+
+    def answers(asked: list[str], **options: Any) -> Any:
+        given = {"--id=GPU-8f": (0, "580.1, 1980 MHz, 2619 MHz, 700.00 W\n")}
+        return subprocess.CompletedProcess(asked, *given.get(asked[-1], (6, "No devices\n")))
+
+    monkeypatch.setattr(subprocess, "run", answers)
+    assert cuda._told("8f") == {
+        "driver": "580.1", "highest clock": "1980 MHz", "highest clock of memory": "2619 MHz",
+        "power limit": "700.00 W",
+    }  # fmt: skip
+    assert set(cuda._told("none").values()) == {"unknown"}
 
 
 def test_tables_of_a_device_fill_their_markers(tmp_path: Path) -> None:
@@ -307,6 +337,32 @@ def test_tables_of_a_device_fill_their_markers(tmp_path: Path) -> None:
     assert "| JS, bins against logarithms |" in filled
     real = (program.ROOT / "docs" / "performance.md").read_text("utf-8")
     assert "<!-- benchmark: cuda-device -->" in real
+
+
+def stand_ins(torch: Any) -> dict[str, Any]:
+    """Modules of peers that compute by torch what those do."""
+    functional = torch.nn.functional
+
+    def linear(w: Any, h: Any, y: Any) -> Any:
+        return functional.cross_entropy(h @ w.T, y)
+
+    def at_once(x: Any, y: Any, return_dx: bool) -> tuple[Any, Any]:
+        x = x.detach().requires_grad_()
+        loss = functional.cross_entropy(x, y, reduction="none")
+        loss.sum().backward()
+        return loss, x.grad
+
+    liger = SimpleNamespace(
+        LigerCrossEntropyLoss=torch.nn.CrossEntropyLoss,
+        LigerFusedLinearCrossEntropyLoss=lambda: linear,
+    )
+    quack = SimpleNamespace(cross_entropy=functional.cross_entropy, cross_entropy_fwd=at_once)
+    flash = SimpleNamespace(CrossEntropyLoss=torch.nn.CrossEntropyLoss)
+    return {
+        "liger_kernel.transformers": liger,
+        "quack.cross_entropy": quack,
+        "flash_attn.losses.cross_entropy": flash,
+    }
 
 
 def test_cases_of_a_device_run_and_are_what_goals_ask_for(
@@ -331,7 +387,9 @@ def test_cases_of_a_device_run_and_are_what_goals_ask_for(
     monkeypatch.setattr(cuda, "host_time", seconds)
     monkeypatch.setattr(cuda, "extra_memory", lambda call: int(seconds(call)))
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
-    monkeypatch.setattr(cuda_peers, "installed", lambda module: module == "torch")
+    monkeypatch.setattr(cuda_peers, "installed", lambda module: module != "cupy")
+    for name, module in stand_ins(torch).items():
+        monkeypatch.setitem(sys.modules, name, module)
     about = fabricated().facts
     done = cuda.run(cuda_cases.Plan("cpu", 512), 1, about)
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed")]
@@ -339,7 +397,12 @@ def test_cases_of_a_device_run_and_are_what_goals_ask_for(
         " a kernel that adds", " lg2.approx"
     }  # fmt: skip
     missing = [found.goal.what for found in done.outcomes() if found.value is None]
-    assert all("Liger" in what or "logarithms" in what for what in missing)
-    assert set(done.rows) | set(done.figures) == set(cuda.TITLES)
+    assert all("logarithms" in what for what in missing)
+    assert set(done.rows) | set(done.figures) == set(cuda.TITLES) == {*cuda.NAMES, "memory"}
     for row in (row for rows in done.rows.values() for row in rows if not row.peer):
         assert row.error is None or row.error < (1e-2 if "bfloat16" in row.name else 1e-5)
+    for row in (row for rows in done.rows.values() for row in rows if row.peer):
+        # torch rounds log-probabilities to bfloat16
+        assert row.error is not None and row.error < (0.2 if "bfloat16" in row.name else 1e-4), row
+    alone = cuda.run(cuda_cases.Plan("cpu", 512), 1, about, ["kl", "host"])
+    assert (set(alone.rows), set(alone.figures)) == ({"kl"}, {"memory", "host"})

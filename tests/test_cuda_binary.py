@@ -2,7 +2,15 @@
 
 import numpy as np
 import pytest
-from cuda_support import DTYPES, host, on_device, same, skip_without_device, switch_often
+from cuda_support import (
+    DTYPES,
+    host,
+    on_device,
+    possible,
+    same,
+    skip_without_device,
+    switch_often,
+)
 
 import fastinfo
 
@@ -83,8 +91,10 @@ def test_layouts(rng, kind, dtype):
     device, targets = on_device(x), on_device(y)
     for part, other in (
         (np.s_[:, :, 3:37], np.s_[:, :, 1:35]), (np.s_[::2, ::-1], np.s_[::2]),
-        (np.s_[:, 1:4, ::3], np.s_[:, 1:4, 26:]), (np.s_[:0], np.s_[:0]),
+        (np.s_[:, 1:4, ::3], np.s_[:, 1:4, 26:]), (np.s_[:0,], np.s_[:0]),
     ):  # fmt: skip
+        if not possible(part):
+            continue
         for reduction in ("mean", "none"):
             given = {"reduction": reduction, "return_grad": True}
             found = KINDS[kind](device[part], targets[other], **given)

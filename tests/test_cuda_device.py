@@ -64,6 +64,21 @@ def test_statistics_beyond_two_to_the_31(huge):
         assert found.target_rank[row] == above
 
 
+@pytest.mark.parametrize("measure", ["js_divergence", "kl_divergence"])
+def test_pairs_beyond_two_to_the_31(measure):
+    n = 46_400
+    free, _ = torch.cuda.mem_get_info()
+    if free < 36 << 30:
+        pytest.skip(f"needs 36 GiB of free memory on the device, there are {free / 2**30:.0f}")
+    generator = torch.Generator("cuda").manual_seed(3)
+    x, y = (torch.rand(n, 8, device="cuda", generator=generator) for _ in range(2))
+    found = fastinfo.pairwise(x, y, measure)
+    assert found.numel() > 2**31
+    for rows in (slice(3), slice(-3, None)):
+        exact = fastinfo.pairwise(x[rows].cpu().numpy(), y[rows].cpu().numpy(), measure)
+        np.testing.assert_allclose(found[rows, rows].cpu().numpy(), exact, rtol=4e-5, atol=2e-9)
+
+
 # --- streams -------------------------------------------------------------------------------------
 
 
@@ -74,18 +89,35 @@ def calls():
     y = torch.randint(5000, (300,), device="cuda", generator=generator)
     p = torch.rand(200, 64, device="cuda", generator=generator)
     q = torch.rand(300, 64, device="cuda", generator=generator)
+    hidden = torch.randn(300, 64, device="cuda", generator=generator).bfloat16()
+    weight = torch.randn(5000, 64, device="cuda", generator=generator).bfloat16()
+
+    def linear():
+        loss, found = fastinfo.linear_cross_entropy(hidden, weight, y, return_grad=True)
+        return loss, found.hidden, found.weight
+
     return {
         "softmax_cross_entropy": lambda: fastinfo.softmax_cross_entropy(x, y, return_grad=True),
         "softmax_statistics": lambda: tuple(fastinfo.softmax_statistics(x, y)),
         "pairwise": lambda: (fastinfo.pairwise(p, q),),
         "pairwise, a product": lambda: (fastinfo.pairwise(p, q, "kl_divergence"),),
         "nearest": lambda: tuple(fastinfo.nearest(p, q, 5)),
+        "linear_cross_entropy": linear,
+        "softmax_js_divergence": lambda: fastinfo.softmax_js_divergence(
+            x, x.flip(0), return_grad=True
+        ),
+        "binary_cross_entropy": lambda: fastinfo.binary_cross_entropy(p, p, return_grad=True),
+        "entropy": lambda: (fastinfo.entropy(p),),
     }
 
 
 NAMES = (
     "softmax_cross_entropy",
     "softmax_statistics",
+    "linear_cross_entropy",
+    "softmax_js_divergence",
+    "binary_cross_entropy",
+    "entropy",
     "pairwise",
     "pairwise, a product",
     "nearest",
@@ -118,6 +150,16 @@ def test_a_call_waits_for_the_work_of_its_own_stream():
         assert torch.equal(one, other)
 
 
+def test_checks_wait_for_the_work_of_their_own_stream():
+    x, late = torch.ones(4, 9, device="cuda"), -torch.ones(4, 9, device="cuda")
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()), fastinfo.config(check=True):
+        busy()
+        x.copy_(late)
+        with pytest.raises(ValueError, match="x must be at least 0"):
+            fastinfo.pairwise(x)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_results_on_another_stream_are_the_same(name):
     call = calls()[name]
@@ -131,6 +173,7 @@ def test_results_on_another_stream_are_the_same(name):
         assert torch.equal(one, other)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("name", NAMES)
 def test_no_call_waits(name):
     """Neither in torch, which tells, nor elsewhere: the stream is still busy after it."""
@@ -173,6 +216,69 @@ def test_cupy_in_cupy_out(rng):
         found = fastinfo.pairwise(cupy.asarray(p), measure=measure)
         exact = fastinfo.pairwise(p, measure=measure)
         np.testing.assert_allclose(cupy.asnumpy(found), exact, rtol=4e-5, atol=1e-9)
+
+
+def test_cupy_calls_run_on_its_current_stream():
+    cupy = pytest.importorskip("cupy")
+    late, y = cupy.random.standard_normal((64, 3000), np.float32), cupy.zeros(64, np.int64)
+    expected = fastinfo.softmax_cross_entropy(late, y, return_grad=True)
+    x, stream = cupy.zeros_like(late), cupy.cuda.Stream(non_blocking=True)
+    cupy.cuda.Device().synchronize()
+    with stream, torch.cuda.stream(torch.cuda.ExternalStream(stream.ptr)):
+        busy()
+        cupy.copyto(x, late)
+        found = fastinfo.softmax_cross_entropy(x, y, return_grad=True)
+    stream.synchronize()
+    for one, other in zip(found, expected, strict=True):
+        assert bool((one == other).all())
+
+
+def test_numba_in_numba_out(rng):
+    from numba import cuda
+
+    x, y = rng.standard_normal((40, 900)).astype(np.float32), rng.integers(0, 900, 40)
+    loss, gradient = fastinfo.softmax_cross_entropy(
+        cuda.to_device(x), cuda.to_device(y), return_grad=True
+    )
+    assert hasattr(loss, "copy_to_host") and hasattr(gradient, "copy_to_host")
+    expected = by_processor(x, y)
+    assert float(loss.copy_to_host()) == pytest.approx(expected[0], rel=4e-5)
+    np.testing.assert_allclose(gradient.copy_to_host(), expected[1], rtol=4e-5, atol=1e-9)
+    p = rng.random((30, 20), np.float32)
+    found = fastinfo.pairwise(cuda.to_device(p)).copy_to_host()
+    np.testing.assert_allclose(found, fastinfo.pairwise(p), rtol=4e-5, atol=1e-9)
+
+
+def test_numba_arrays_are_computed_on_the_stream_they_are_bound_to(rng):
+    from numba import cuda
+
+    late = cuda.to_device(rng.standard_normal((64, 3000)).astype(np.float32))
+    y = cuda.to_device(np.zeros(64, np.int64))
+    expected = fastinfo.softmax_cross_entropy(late, y, return_grad=True)
+    x = cuda.to_device(np.zeros((64, 3000), np.float32))
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    bound = cuda.external_stream(stream.cuda_stream)
+    with torch.cuda.stream(stream):
+        busy()
+    x.copy_to_device(late, stream=bound)
+    found = fastinfo.softmax_cross_entropy(x.bind(bound), y.bind(bound), return_grad=True)
+    stream.synchronize()
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.copy_to_host(), other.copy_to_host())
+
+
+def test_views_through_dlpack_are_the_same_memory():
+    cupy = pytest.importorskip("cupy")
+    x = torch.randn(40, 900, device="cuda")
+    out = torch.empty_like(x)
+    y = cupy.zeros(40, np.int64)
+    view, target = cupy.from_dlpack(x), cupy.from_dlpack(out)
+    _, gradient = fastinfo.softmax_cross_entropy(view, y, return_grad=True, out=target)
+    expected = fastinfo.softmax_cross_entropy(x, torch.from_dlpack(y), return_grad=True)[1]
+    assert gradient.data.ptr == out.data_ptr()
+    torch.cuda.synchronize()
+    assert torch.equal(out, expected)
 
 
 def test_jax_in_jax_out(rng, monkeypatch):

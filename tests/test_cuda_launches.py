@@ -4,6 +4,9 @@ The simulator runs plain Python, to which types are all one. Here nothing runs: 
 memory, and what would be launched is compiled.
 """
 
+import ctypes
+from types import SimpleNamespace
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -210,6 +213,53 @@ def test_a_kernel_runs_on_the_device_of_its_stream(monkeypatch, count, expected)
     seam.launch(kernel, 3, 32, seam.Stream(7, 1))
     seam.launch(kernel, 0, 32, seam.Stream(7, 1))
     assert noted == expected
+
+
+class NumbaArray:
+    """A Numba device array on device 3, bound to a stream or to none."""
+
+    def __init__(self, stream):
+        context = SimpleNamespace(device=SimpleNamespace(id=3))
+        self.gpu_data = SimpleNamespace(context=context)
+        self.device_ctypes_pointer = ctypes.c_size_t(1 << 20)
+        self.stream = stream
+
+
+def test_streams_of_numba_arrays_as_numba_has_them():
+    from cuda.bindings.driver import CUstream
+    from numba.cuda.cudadrv.driver import Stream
+
+    bound = NumbaArray(Stream(CUstream(12345), external=True))
+    assert seam.describe(bound) == (1 << 20, 12345, "cuda:3")
+    assert seam.describe(NumbaArray(Stream(CUstream(0)))) == (1 << 20, 0, "cuda:3")
+    assert seam.describe(NumbaArray(0)) == (1 << 20, 0, "cuda:3")
+
+
+def test_new_numba_arrays_are_on_the_device_of_the_old(monkeypatch):
+    noted = []
+    monkeypatch.setattr(seam._cuda, "gpus", Devices(4, noted))
+    monkeypatch.setattr(seam._cuda, "device_array", lambda *given, stream: noted.append(stream))
+    seam.make((2, 3), "float32", NumbaArray(7))
+    assert noted == [3, 7, None]
+
+
+def test_copies_to_the_processor_wait_for_their_stream(monkeypatch):
+    noted = []
+
+    class Flat:
+        def copy_to_host(self, stream):
+            noted.append(stream)
+            return np.arange(6.0)
+
+    stream = SimpleNamespace(synchronize=lambda: noted.append("waited"))
+    monkeypatch.setattr(seam._cuda, "gpus", Devices(1, noted))
+    monkeypatch.setattr(seam, "_stream", lambda found: stream)
+    memory = SimpleNamespace(
+        size=6, flat=Flat(), dtype=np.dtype("float64"), stream=seam.Stream(7, 0),
+        strides=(1, 2), shape=(2, 3), first=0,
+    )  # fmt: skip
+    np.testing.assert_array_equal(seam.to_host(memory), [[0, 2, 4], [1, 3, 5]])
+    assert noted == [stream, "waited"]
 
 
 def test_memory_knows_the_device_of_its_stream(launches, monkeypatch):

@@ -5,6 +5,7 @@ processor gives is itself checked against mpmath.
 """
 
 import sys
+import types
 
 import cuda_support
 import numpy as np
@@ -157,6 +158,8 @@ def test_gradients_that_are_asked_for(rng, need, kind):
 @pytest.mark.parametrize("bound", [None, 1.0, 2.5])
 def test_16_bit_factors_as_they_are(rng, monkeypatch, dtype, bound):
     """What a library makes possible that multiplies them into float32, and adds."""
+    if not SIMULATED and not products.takes_halves("torch"):
+        pytest.skip("torch before 2.10 has no such products")
     monkeypatch.setattr(products, "takes_halves", lambda kind: True)
     monkeypatch.setattr(products, "adds", lambda kind: True)
     hidden, weight, bias = head(rng, (7,), 21, dtype)
@@ -317,6 +320,19 @@ def test_tensors(rng, monkeypatch, dtype):
     for found, other, of in zip(gradients, exact, (hidden, weight, bias), strict=True):
         assert (found.dtype, found.shape) == (of.dtype, of.shape)
         np.testing.assert_allclose(found.to(torch.float32), other, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize(
+    ("version", "takes"),
+    [("2.7.1", False), ("2.9.1+cu130", False), ("2.10.0+cu130", True), ("3.0.0", True)],
+)
+def test_torch_that_adds_16_bit_products_to_float32(monkeypatch, version, takes):
+    found = pytest.importorskip("torch").torch_version.TorchVersion(version)
+    monkeypatch.setattr(
+        products, "import_module", lambda name: types.SimpleNamespace(__version__=found)
+    )
+    assert products.takes_halves("torch") is takes
+    assert not products.takes_halves("cupy")
 
 
 def test_tf32_is_off_in_a_product_and_then_as_it_was():

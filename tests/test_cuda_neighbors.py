@@ -149,7 +149,7 @@ def test_the_bound_leaves_pairs_out(rng, blocks, monkeypatch):
     monkeypatch.setattr(neighbors, "NARROW", 0)
     monkeypatch.setattr(neighbors, "WORTH", 0.3)
     monkeypatch.setattr(neighbors.Limits, "fill", look)
-    x = np.repeat(rng.dirichlet(np.full(9, 0.1), 4), 4, axis=0)
+    x = np.repeat(rng.dirichlet(np.full(9, 0.1), 4), blocks // 2, axis=0)
     x *= rng.uniform(0.9, 1.0, x.shape)
     check(x, None, 2, "js_divergence")
     assert len(seen) > 2 and max(seen) > 0.5

@@ -27,8 +27,11 @@ def known(kind: str) -> bool:
 
 
 def takes_halves(kind: str) -> bool:
-    """Whether matrices of 16-bit floats are multiplied into float32 as they are."""
-    return kind == "torch" and hasattr(import_module("torch").ops.aten.mm, "dtype_out")
+    """Whether matrices of 16-bit floats are multiplied into float32, and added to it, as they are.
+
+    torch 2.8 multiplies them so, but refuses to add until 2.10 (pytorch/pytorch#167931).
+    """
+    return kind == "torch" and bool(import_module("torch").__version__ >= (2, 10))
 
 
 def adds(kind: str) -> bool:

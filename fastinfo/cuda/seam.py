@@ -161,8 +161,13 @@ def describe(x: Any) -> tuple[int, int, str]:
     """Address, stream and device of a Numba device array."""
     if SIMULATED:
         return x._ary.ctypes.data, 0, "cuda:0"
-    stream = getattr(x.stream, "handle", None)
-    return x.device_ctypes_pointer.value or 0, int(getattr(stream, "value", 0) or 0), "cuda:0"
+    stream = int(getattr(x.stream, "handle", 0))  # x.stream is 0 for none
+    return x.device_ctypes_pointer.value or 0, stream, f"cuda:{_device_of(x)}"
+
+
+def _device_of(x: Any) -> int:
+    """Number of the device that a Numba device array lies on."""
+    return int(x.gpu_data.context.device.id)
 
 
 def make(shape: Sequence[int], dtype: str, like: Any) -> Any:
@@ -171,7 +176,8 @@ def make(shape: Sequence[int], dtype: str, like: Any) -> Any:
         from ml_dtypes import bfloat16 as kind  # only the simulator has such arrays
     else:
         kind = np.dtype(dtype)
-    return _cuda.device_array(tuple(shape), kind, stream=like.stream)
+    with nullcontext() if SIMULATED else _on(_device_of(like)):
+        return _cuda.device_array(tuple(shape), kind, stream=like.stream)
 
 
 def span(memory: Any, low: int, size: int) -> Any:
@@ -208,12 +214,22 @@ def simulated_view(memory: Any) -> np.ndarray:
 
 def to_host(memory: Any) -> np.ndarray:
     """Return a copy in the processor's memory, once the stream has come so far."""
-    with nullcontext() if SIMULATED else _on(memory.stream.device):
-        flat = memory.flat.copy_to_host() if memory.size else np.empty(0, memory.dtype)
+    flat = _flat_to_host(memory) if memory.size else np.empty(0, memory.dtype)
     item = memory.dtype.itemsize
     strides = tuple(step * item for step in memory.strides)
     view = np.lib.stride_tricks.as_strided(flat[memory.first :], memory.shape, strides)
     return np.array(view)
+
+
+def _flat_to_host(memory: Any) -> np.ndarray:
+    if SIMULATED:
+        return memory.flat.copy_to_host()
+    with _on(memory.stream.device):
+        # a copy on no stream waits for the default one, not for those that torch makes
+        stream = _stream(memory.stream)
+        flat = memory.flat.copy_to_host(stream=stream)
+        stream.synchronize()
+    return flat
 
 
 # --- instructions --------------------------------------------------------------------------------
