@@ -59,9 +59,7 @@ def _weight(weight: Source, x: Source) -> tuple[float, Memory | None]:
         return 1.0, checked_weights(weight, "position", x.result)
     nowhere = dataclasses.replace(x, data=np.empty(0), device="cpu")
     number, zero, _ = weight_of(weight, nowhere)
-    return number, None if zero is None else new((), x.result, x.data).filled(0.0).broadcast(
-        x.shape
-    )
+    return number, None if zero is None else new((), x.result, x.data).filled(0.0)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from fastinfo.cuda.row_kernels import SHIFT, STEP, THREADS, start_of
 from fastinfo.cuda.seam import cuda, formula, helper, kernel, loader, mathematics, storer
 from fastinfo.cuda.side_by_side import lanes_of, walker, wide_walker
 
-LOGITS, PROBABILITIES = "logits", "probabilities"
+PROBABILITIES = "probabilities"
 
 
 @cache
