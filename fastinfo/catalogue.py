@@ -252,6 +252,15 @@ def _renyi_form(row: Measure, alpha: float) -> Measure:
         return replace(row, symmetric=True, products=products)
     if alpha < 1.0:
         return row
+    if alpha == 2.0:  # no logarithm and exponential a bin
+        products = tuple(
+            replace(
+                road, f=formulas.square_of, g=formulas.inverse_of,
+                weight=formulas.three_halves_weight,
+            )
+            for road in row.products
+        )  # fmt: skip
+        row = replace(row, products=products)
     total, plain = (
         Sum(formulas.renyi_term, formulas.renyi_of_excess, overflows=True),
         Sum(formulas.power_term, formulas.renyi_of_powers, overflows=True),

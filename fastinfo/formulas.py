@@ -484,6 +484,21 @@ def half_power_of(p, w, alpha):
     return sqrt(p)
 
 
+def three_halves_weight(r, alpha):
+    """w = r^(3/2)."""
+    return r * sqrt(r)
+
+
+def square_of(p, w, alpha):
+    """√r (p / r)²."""
+    return where(p == 0.0, 0.0, p * (p / w))
+
+
+def inverse_of(p, w, alpha):
+    """√r (p / r)^-1."""
+    return where(p == 0.0, 0.0, w / p)
+
+
 def no_row(p, own, f_mean, g_mean, parameter):
     """Nothing."""
     return 0.0 * p

@@ -8,7 +8,6 @@ from functools import cache
 
 import numpy as np
 
-from fastinfo import formulas
 from fastinfo.cpu import vmath
 from fastinfo.cpu.bin_kernels import bin_value, share
 from fastinfo.cpu.memory import part, row_of, store, whole_loader
@@ -33,7 +32,7 @@ COLUMNS = 64
 # ... and of pairs that lie side by side, where so many beyond the last are read.
 NARROW_COLUMNS, BESIDE = 256, 32
 # Factors whose range depends on a parameter: what they overflow or underflow is computed again.
-POWERS = ("power_of", "other_power_of", "half_power_of")
+POWERS = ("power_of", "other_power_of", "half_power_of", "square_of", "inverse_of")
 # Columns of a product finished at a time: what is known of them stays in the first-level cache.
 FINISHED = 512
 
@@ -105,7 +104,8 @@ def factors(function, row, storage, into):
     narrow, most, least = (
         (single, 2.0**127, 2.0**-126) if into == "float32" else (double, 2.0**1023, 2.0**-1022)
     )
-    f, row_term = formula(function, vmath.lanewise), formula(row, vmath.lanewise)
+    names = vmath.lanewise if storage == "float64" else vmath.lanewise_widened
+    f, row_term = formula(function, names), formula(row, names)
     bounded = function.__name__ in POWERS
 
     @helper(EXACT)
@@ -262,8 +262,11 @@ def _settle(total, finish, storage_x, storage_y, into):
 
     @helper(EXACT)
     def finish_all(values, unit, out):
+        if unit != 1.0:
+            for j in range(values.size):
+                values[j] /= unit
         for j in range(values.size):
-            out[j] = real(compiled(values[j] / unit))
+            out[j] = real(compiled(values[j]))
 
     @helper(EXACT)
     def settle(
@@ -428,34 +431,22 @@ def values(total, finish, storage_x, storage_y, into):
 
 
 @cache
-def _say(says, into):
-    """What vectors of sums say; a logarithm in the type of the result, half the time of float64."""
-    in_double = formula(says, vmath.lanewise)
-    if into != "float32" or says is formulas.itself:
-        return in_double
-    in_single = formula(says, vmath.lanewise_single)
-
-    @helper(EXACT)
-    def say(v, parameter):
-        return double(in_single(single(v), np.float32(parameter)))
-
-    return say
-
-
-@cache
 def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
     """Kernel: finish a band of the matrix that holds Σ f(p) g(q), with the test of supports.
 
     Column j of `out` is row `y_lo` + j of y. `room` is for `FINISHED` values.
     """
-    direct, lanes = pair_value(total, storage_x, storage_y, into), vmath.double.lanes
-    finished, finish_one = formula(finish, vmath.lanewise), formula(finish)
-    say, margin_of = _say(says, into), formula(margin, vmath.lanewise)
-    margin_of_one = formula(margin, vmath.double)
-    filled_with, real = vmath.double.filled, vmath.STORAGE[into][0].real
-    read_sums, read = (vmath.reader(kind, vmath.double, 0.0) for kind in (into, "float64"))
-    floor = vmath.reader("float64", vmath.double, -np.inf)  # past the end no value is below it
-    narrow = single if into == "float32" else double
+    direct = pair_value(total, storage_x, storage_y, into)
+    if into == "float32":  # the sum in float64, all that is made of it in float32
+        result, names, wide = vmath.single, vmath.lanewise_single, vmath.doubled(vmath.double)
+    else:
+        result, names, wide = vmath.double, vmath.lanewise, vmath.double
+    say, finished, margin_of = (formula(f, names) for f in (says, finish, margin))
+    finish_one, margin_of_one = formula(finish), formula(margin, vmath.double)
+    real, narrow, lanes, filled_with = result.real, result.convert, result.lanes, result.filled
+    read_sums, read = (vmath.reader(kind, wide, 0.0) for kind in (into, "float64"))
+    slack = vmath.reader(into, result, 0.0)
+    floor = vmath.reader(into, result, -np.inf)  # past the end no value is below it
 
     @helper(EXACT)
     def touch(filled, empty):
@@ -475,13 +466,14 @@ def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
         values, out,
     ):  # fmt: skip
         """Write values and what they finish as, and return whether any is below its bound."""
+        for j in range(0, values.size, lanes):
+            store(values, j, narrow(read(y_rows, j) + x_row - read_sums(out, j) * factor))
         below = lanes_before(0, filled_with(0.0))
         for j in range(0, values.size, lanes):
-            v = read(y_rows, j) + x_row - read_sums(out, j) * factor
-            bound = bound_of(x_bound, x_slack, floor(y_bounds, j), read(y_slacks, j))
+            v = slack(values, j)
+            bound = bound_of(x_bound, x_slack, floor(y_bounds, j), slack(y_slacks, j))
             below |= margin_of(v) < bound
-            store(values, j, v)
-            store(out, j, narrow(finished(say(v, parameter) * inverse_unit)))
+            store(out, j, finished(say(v, parameter) * inverse_unit))
         return any_of(below)
 
     @kernel(*key_of(total, finish), says.__name__, storage_x, storage_y, into)
@@ -498,7 +490,7 @@ def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
                 target = part(row_of(out, i - lo), first, last)
                 below = finish_all(
                     x_rows[i], x_bounds[i], x_slacks[i], y_row, y_bound, y_slack, factor,
-                    parameter, 1.0 / unit, v, target,
+                    real(parameter), real(1.0 / unit), v, target,
                 )  # fmt: skip
                 own = x_lo + i - y_lo if diagonal else -1
                 if below or first <= own < last:

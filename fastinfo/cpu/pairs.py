@@ -341,7 +341,7 @@ class Products:
                     y_bounds[first:], x_slacks, y_slacks[first:], supports[0][0], y_holes,
                     supports[0][1], supports[0][2], y_filled, y_empty, *x.arguments,
                     *y_part.arguments, x.width, job.parameter, job.unit, job.same,
-                    arrays.empty((room,), "float64"), right[lowest:last],
+                    arrays.empty((room,), job.real), right[lowest:last],
                 )  # fmt: skip
 
             run(task, len(band), TILE_ROWS, len(band), _beside_blas())
@@ -373,9 +373,11 @@ class Products:
         self, rows: np.ndarray, norms: np.ndarray, error: float, slack: float, floor: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """What a pair's margin must reach: a product of two of the first, and two of the second."""
-        beyond = np.isinf(norms)
-        slacks = np.where(beyond, np.inf, slack * np.abs(rows) + floor)
-        return error * np.where(beyond, 0.0, norms), slacks
+        beyond, real = np.isinf(norms), self.job.real
+        most = np.finfo(real).max
+        bounds = np.minimum(error * np.where(beyond, 0.0, norms), most)
+        slacks = np.minimum(slack * np.abs(rows) + floor, most)
+        return bounds.astype(real), np.where(beyond, np.inf, slacks).astype(real)
 
 
 def growth_of(job: Job) -> float:

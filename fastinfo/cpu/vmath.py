@@ -511,6 +511,14 @@ def halved(arithmetic):
     return Arithmetic(**{**vars(arithmetic), "lanes": lanes, "filled": simd.filled(lane, lanes)})
 
 
+@cache
+def doubled(arithmetic):
+    """Return an arithmetic on pairs of vectors."""
+    lanes = arithmetic.lanes * 2
+    lane = types.float32 if arithmetic is single else types.float64
+    return Arithmetic(**{**vars(arithmetic), "lanes": lanes, "filled": simd.filled(lane, lanes)})
+
+
 @helper(EXACT)
 def _exp_double(x):
     """exp(x), with an error of 1e-16 times x; 2**1000 beyond that."""
@@ -525,6 +533,15 @@ lanewise = SimpleNamespace(
 
 
 @helper(EXACT)
+def _log_widened(x):
+    """Natural logarithm of 0 or of a normal number, as float64 is of narrower types; not of NaN."""
+    return where(x == 0.0, -np.inf, _log_normal(x))
+
+
+lanewise_widened = SimpleNamespace(**vars(lanewise) | {"log": _log_widened})
+
+
+@helper(EXACT)
 def _log_single(x):
     """Natural logarithm of a float32 of at least 0; NaN for NaN."""
     value = where(x == _f(0), _f(-np.inf), _log2_single(x) * _F_LN2)
@@ -532,7 +549,7 @@ def _log_single(x):
     return where(x >= _f(0), value, _f(np.nan))
 
 
-lanewise_single = SimpleNamespace(where=where, log=_log_single)
+lanewise_single = SimpleNamespace(where=where, sqrt=simd.root, log=_log_single, abs=simd.absolute)
 
 
 @cache
