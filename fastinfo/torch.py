@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 import fastinfo
+from fastinfo import checks
 
 __all__ = [
     "CrossEntropyLoss",
@@ -322,12 +323,20 @@ def cross_entropy(
     >>> print(fastinfo.torch.cross_entropy(torch.zeros(1, 8), torch.tensor([3])).item() / 3)
     0.6931471824645996
     """
+    _tensors(input=input, target=target)
     _constants(target=target, weight=weight, sample_weight=sample_weight)
-    return _cross_entropy(
-        input, target, weight, sample_weight, min(1, input.ndim - 1), ignore_index,
-        float(label_smoothing), float(z_loss), float(temperature), softcap,
-        _reduction(size_average, reduce, reduction), _wanted(input),
-    )[0]  # fmt: skip
+    axis, ignored = min(1, input.ndim - 1), checks.integer("ignore_index", ignore_index)
+    options = _options(label_smoothing, z_loss, temperature, softcap)
+
+    def loss(way: str) -> Tensor:
+        return _cross_entropy(
+            input, target, weight, sample_weight, axis, ignored, *options, way, _wanted(input)
+        )[0]
+
+    return _reduced(
+        loss, input, _reduction(size_average, reduce, reduction),
+        lambda: _counted(input, axis, target, weight, sample_weight, ignored),
+    )  # fmt: skip
 
 
 def linear_cross_entropy(
@@ -397,15 +406,19 @@ def linear_cross_entropy(
     >>> print(head.grad[:2, 0].tolist())
     [-0.375, 0.125]
     """
+    _tensors(input=input, linear_weight=linear_weight, target=target)
     _constants(target=target, weight=weight, sample_weight=sample_weight)
+    if linear_bias is not None:
+        _tensors(linear_bias=linear_bias)
     bias, wanted = linear_bias, _wanted(input, linear_weight, linear_bias)
     given = (
-        target, weight, sample_weight, -1, -100 if ignore_index is None else ignore_index,
-        float(label_smoothing), float(z_loss), float(temperature), softcap, memory_limit,
+        target, weight, sample_weight, -1,
+        -100 if ignore_index is None else checks.integer("ignore_index", ignore_index),
+        *_options(label_smoothing, z_loss, temperature, softcap), memory_limit,
     )  # fmt: skip
-    if wanted and reduction == "none":
+    if wanted and _reduction(None, None, reduction) == "none":
         return _LinearRows.apply(input, linear_weight, bias, *given)
-    return _linear(input, linear_weight, bias, *given, reduction, wanted)[0]
+    return _linear(input, linear_weight, bias, *given, _reduction(None, None, reduction), wanted)[0]
 
 
 class _LinearRows(torch.autograd.Function):
@@ -491,12 +504,14 @@ def binary_cross_entropy_with_logits(
     >>> print(loss(torch.zeros(3), torch.tensor([0.0, 0.5, 1.0])).item())
     0.6931471824645996
     """
+    _tensors(input=input, target=target)
     _constants(target=target, weight=weight, pos_weight=pos_weight)
-    way = _reduction(size_average, reduce, reduction)
-    if weight is not None and way == "mean" and input.numel():
-        # Σ weight is what our mean divides by
-        weight, way = weight.to(torch.float64) / input.numel(), "sum"
-    return _binary(input, target, pos_weight, weight, None, way, _wanted(input))[0]
+    way, wanted = _reduction(size_average, reduce, reduction), _wanted(input)
+    if way != "mean":
+        return _binary(input, target, pos_weight, weight, None, way, wanted)[0]
+    # our own mean divides by Σ weight, and float16 gradients so small are 0
+    total = _binary(input, target, pos_weight, weight, None, "sum", wanted)[0]
+    return total / input.numel() if input.numel() else total * torch.nan
 
 
 def softmax_entropy(
@@ -538,7 +553,14 @@ def softmax_entropy(
     >>> print(fastinfo.torch.softmax_entropy(torch.zeros(8)).item() / 3)
     0.6931471824645996
     """
-    return _entropy(logits, _axis(axis, logits), float(temperature), reduction, _wanted(logits))[0]
+    _tensors(logits=logits)
+    place, heat = _axis(axis, logits), checks.number("temperature", temperature)
+
+    def loss(way: str) -> Tensor:
+        return _entropy(logits, place, heat, way, _wanted(logits))[0]
+
+    way = _reduction(None, None, reduction)
+    return _reduced(loss, logits, way, lambda: _rows(logits, place, None))
 
 
 def softmax_kl_divergence(
@@ -585,11 +607,7 @@ def softmax_kl_divergence(
     >>> print(fastinfo.torch.softmax_kl_divergence(x, x).item())
     0.0
     """
-    _constants(p_logits=p_logits, sample_weight=sample_weight)
-    return _divergence(
-        p_logits, q_logits, sample_weight, None, _axis(axis, q_logits), float(temperature),
-        reduction, _wanted(q_logits),
-    )[0]  # fmt: skip
+    return _of_two(p_logits, q_logits, sample_weight, None, axis, temperature, reduction)
 
 
 def softmax_js_divergence(
@@ -634,11 +652,66 @@ def softmax_js_divergence(
     >>> print(round(fastinfo.torch.softmax_js_divergence(one, other).item(), 6))
     0.693147
     """
+    share = checks.number("beta", beta)
+    return _of_two(p_logits, q_logits, sample_weight, share, axis, temperature, reduction)
+
+
+def _of_two(
+    p_logits: Tensor, q_logits: Tensor, sample_weight: Tensor | None, beta: float | None, axis: int,
+    temperature: float, reduction: str,
+) -> Tensor:  # fmt: skip
+    _tensors(p_logits=p_logits, q_logits=q_logits)
     _constants(p_logits=p_logits, sample_weight=sample_weight)
-    return _divergence(
-        p_logits, q_logits, sample_weight, float(beta), _axis(axis, q_logits), float(temperature),
-        reduction, _wanted(q_logits),
-    )[0]  # fmt: skip
+    place, heat = _axis(axis, q_logits), checks.number("temperature", temperature)
+
+    def loss(way: str) -> Tensor:
+        return _divergence(
+            p_logits, q_logits, sample_weight, beta, place, heat, way, _wanted(q_logits)
+        )[0]
+
+    way = _reduction(None, None, reduction)
+    return _reduced(loss, q_logits, way, lambda: _rows(q_logits, place, sample_weight))
+
+
+def _reduced(
+    loss: Callable[[str], Tensor], x: Tensor, reduction: str, counted: Callable[[], Any]
+) -> Tensor:
+    """Return a loss; a mean of float16 divided after its gradient is rounded.
+
+    Divided by the rows of a large batch most of it would be 0 before a loss scale reaches it.
+    """
+    if reduction != "mean" or x.dtype != torch.float16:
+        return loss(reduction)
+    return loss("sum") / counted()
+
+
+def _counted(
+    x: Tensor, axis: int, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None,
+    ignore_index: int,
+) -> Any:  # fmt: skip
+    """Return what the mean of a cross-entropy divides by."""
+    if target.shape == x.shape:
+        return _rows(x, axis, sample_weight)
+    kept = (target != ignore_index).to(torch.float64)
+    if sample_weight is not None:
+        kept = kept * sample_weight
+    if weight is not None:
+        kept = kept * weight[target.clamp(0, len(weight) - 1)]
+    return kept.sum().to(torch.float32)
+
+
+def _rows(x: Tensor, axis: int, sample_weight: Tensor | None) -> Any:
+    """Return the number of rows, or the sum of their weights."""
+    if sample_weight is not None:
+        return sample_weight.sum(dtype=torch.float64).to(torch.float32)
+    return x.numel() / x.shape[axis]
+
+
+def _tensors(**given: Any) -> None:
+    """TypeError for what is no tensor."""
+    for name, x in given.items():
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
 
 
 def _axis(axis: int, x: Tensor) -> int:
@@ -658,15 +731,29 @@ def _wanted(*inputs: Tensor | None) -> bool:
 def _constants(**given: Tensor | None) -> None:
     """RuntimeError for a tensor that requires grad where no derivative is computed."""
     for name, x in given.items():
+        if x is not None:
+            _tensors(**{name: x})
         if _wanted(x):
             raise RuntimeError(
                 f"{name} requires grad, and no derivative by it is computed: pass {name}.detach()"
             )
 
 
+def _options(
+    label_smoothing: Any, z_loss: Any, temperature: Any, softcap: Any
+) -> tuple[float, float, float, float | None]:
+    """Return numbers that an operator takes; their ranges are checked where they are used."""
+    return (
+        checks.number("label_smoothing", label_smoothing),
+        checks.number("z_loss", z_loss),
+        checks.number("temperature", temperature),
+        None if softcap is None else checks.number("softcap", softcap),
+    )
+
+
 def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
     if size_average is None and reduce is None:
-        return reduction
+        return checks.one_of("reduction", reduction, checks.REDUCTIONS)
     return nn._reduction.legacy_get_string(size_average, reduce)
 
 

@@ -268,6 +268,31 @@ def test_binary_weights_of_16_bits_and_over_nothing():
     assert torch.isnan(loss(z[:0], z[:0], weight=torch.ones(1)))
 
 
+HALVES = {
+    "classes": lambda x, y: ours.cross_entropy(x, y, torch.linspace(0.5, 2, 16), ignore_index=3),
+    "rows weighed": lambda x, y: ours.cross_entropy(x, y, sample_weight=1.0 + y / 16),
+    "probabilities": lambda x, y: ours.cross_entropy(
+        x, x.detach().flip(0).float().softmax(1).half()
+    ),
+    "binary": lambda x, y: ours.binary_cross_entropy_with_logits(x, (x.detach() > 0).to(x.dtype)),
+    "entropy": lambda x, y: ours.softmax_entropy(x, reduction="mean"),
+    "kl": lambda x, y: ours.softmax_kl_divergence(x.detach().flip(0), x, sample_weight=1.0 + y),
+    "js": lambda x, y: ours.softmax_js_divergence(x.detach().flip(0), x),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_a_loss_scale_reaches_float16_gradients_before_they_are_rounded(name):
+    x = (torch.randn(4096, 16) * 3).half().requires_grad_()
+    exact, y = x.detach().double().requires_grad_(), torch.arange(4096) % 16
+    loss, expected = HALVES[name](x, y), HALVES[name](exact, y)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    (loss * 65536).backward()
+    (expected * 65536).backward()
+    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=2e-3, atol=2e-6)
+    assert (x.grad != 0).float().mean() > 0.9
+
+
 def test_modules_refuse_what_they_do_not_know():
     with pytest.raises(TypeError, match="reductoin"):
         ours.LinearCrossEntropyLoss(8, 11, reductoin="sum")
@@ -300,6 +325,18 @@ def test_errors_are_those_of_fastinfo():
         ours.cross_entropy(torch.zeros(2, 3), torch.tensor([0, 1]), reduction="total")
     with pytest.raises(np.exceptions.AxisError):
         ours.softmax_entropy(torch.zeros(2, 3), axis=2)
+    for call, message in {
+        lambda: ours.cross_entropy([[0.0, 1.0]], y): "input must be a torch.Tensor, got list",
+        lambda: ours.cross_entropy(x, [0, 1]): "target must be a torch.Tensor, got list",
+        lambda: ours.cross_entropy(x, y, [1.0] * 3): "weight must be a torch.Tensor, got list",
+        lambda: ours.linear_cross_entropy(x, x.numpy(), y): "linear_weight must be a torch.Tensor",
+        lambda: ours.cross_entropy(x, y, ignore_index=1.5): "ignore_index must be an integer",
+        lambda: ours.cross_entropy(x, y, temperature="1"): "temperature must be a number, got str",
+    }.items():
+        with pytest.raises(TypeError, match=message):
+            call()
+    with pytest.raises(ValueError, match="reduction must be one of .* got None"):
+        ours.cross_entropy(x, y * 0, reduction=None)
 
 
 # torch.compile --------------------------------------------------------------------------------
