@@ -10,8 +10,11 @@ import argparse
 import json
 import math
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
@@ -243,14 +246,29 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
+class Version(argparse.Action):
+    """Print the version and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> NoReturn:
+        """Read it only now: it imports the package."""
+        import fastinfo
+
+        print("fastinfo", fastinfo.__version__)
+        parser.exit()
+
+
 def make_parser() -> Parser:
     """Return the parser of all commands."""
     parser = Parser(prog="fastinfo", description="Information quantities over very large arrays.")
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         subparser = subparsers.add_parser(command.name, help=command.help, description=command.help)
         command.add_arguments(subparser)
-        subparser.add_argument("--json", action="store_true", help="print one JSON object")
+        subparser.add_argument(
+            "--json", action="store_true",
+            help="print one JSON object: null for NaN, \"inf\" and \"-inf\" for infinite figures",
+        )  # fmt: skip
         subparser.set_defaults(run=command.run)
     return parser
 
@@ -260,12 +278,31 @@ def drop(line: str) -> None:
 
 
 def finite(value: Any) -> Any:
-    """Return a report with null for what JSON has no number for."""
+    """Return a report with null for NaN and text for what is infinite: JSON has no such numbers."""
     if isinstance(value, dict):
         return {name: finite(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else str(value)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that half-written files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: Any) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -273,7 +310,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     say = drop if arguments.json else partial(print, flush=True)
     try:
-        report = arguments.run(arguments, say)
+        with terminable():
+            report = arguments.run(arguments, say)
         if arguments.json:
             print(json.dumps(finite(report), allow_nan=False), flush=True)
     except KeyboardInterrupt:

@@ -138,6 +138,10 @@ def pairwise(given: Namespace, say: Say) -> Report:
     if given.out:
         files.check(given.out, given.x, given.y)
     x, y = files.load(given.x, given.dtype), given.y and files.load(given.y, given.dtype)
+    if given.plot and 0 in _shape(x, y):
+        raise ValueError(
+            f"a picture must have a pair to show, got a matrix of shape {_shape(x, y)}"
+        )
     options = _options(given)
     begin = time.perf_counter()
     if given.out:
@@ -168,7 +172,7 @@ def _options(given: Namespace) -> Report:
 def _shape(x: np.ndarray, y: np.ndarray | None) -> tuple[int, int]:
     for name, array in (("x", x), ("y", y)):
         if array is not None and array.ndim != 2:
-            raise ValueError(f"{name} must have 2 axes, got shape {array.shape}")
+            raise ValueError(f"{name} must have two dimensions, got shape {array.shape}")
     return len(x), len(x if y is None else y)
 
 

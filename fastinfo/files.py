@@ -40,6 +40,8 @@ def _whole(path: str) -> np.ndarray:
         if len(names) != 1:
             raise ValueError(
                 f"{path} must hold one array, got {', '.join(names)}: pass {path}:NAME"
+                if names
+                else f"{path} must hold an array, got none"
             )
         return found[names[0]]
 
@@ -52,6 +54,8 @@ def _member(path: str, name: str) -> np.ndarray:
 
 
 def _words_as(array: np.ndarray, dtype: str, path: str) -> np.ndarray:
+    if array.dtype.name == dtype:
+        return array
     if array.dtype.itemsize != 2 or array.dtype.kind not in "uiV":
         raise ValueError(f"{path} must hold 16-bit words to be {dtype}, got dtype {array.dtype}")
     if dtype == "float16":

@@ -86,7 +86,9 @@ def nearest(
     k, candidates = checks.integer("k", k), job.y.count - leave_out
     if not 1 <= k <= max(candidates, 0) and (job.x.count or k < 1):
         what = "other rows" if leave_out else "rows of y"
-        raise ValueError(f"k must be in [1, {max(candidates, 0)}], the number of {what}, got {k}")
+        if candidates < 1:
+            raise ValueError(f"k must be the number of some {what}, and there are none, got {k}")
+        raise ValueError(f"k must be in [1, {candidates}], the number of {what}, got {k}")
     module = home("neighbors", sources[0].device)
     with reporter(progress, job.x.count) as report:
         distances, indices = module.nearest(job, k, leave_out, report)

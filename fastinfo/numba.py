@@ -41,6 +41,12 @@ from fastinfo.engine import EXACT, helper
 __all__ = ["cross_entropy", "exp", "js_divergence", "kl_divergence", "log", "logsumexp"]
 
 FLOATS = (types.float32, types.float64)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 _LOG2_E, _LOG2_E_REST, _LN2 = 1.0 / math.log(2.0), 2.0355273740931033e-17, math.log(2.0)
 
 

@@ -6,11 +6,15 @@ A matrix for ``metric="precomputed"`` is `fastinfo.pairwise`; for SciPy's hierar
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 import fastinfo
+from fastinfo import checks
+from fastinfo.catalogue import MEASURES
+from fastinfo.elsewhere import ELSEWHERE
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -62,7 +66,8 @@ class DivergenceNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
     Notes
     -----
-    Rows are distributions or counts, dense or CSR; exact, and without the matrix of all pairs.
+    Rows are distributions or counts, dense or CSR; exact, and without the matrix of all pairs. A
+    row of zeros is no distribution: it is near to none, and its row of the graph is empty.
 
     Examples
     --------
@@ -89,6 +94,7 @@ class DivergenceNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
     def fit(self, X: Any, y: Any = None) -> DivergenceNeighbors:
         """Keep the rows that neighbours are looked for among."""
+        self._check()
         self._fit_X = self._rows(X, reset=True)
         self.n_samples_fit_ = self._n_features_out = self._fit_X.shape[0]
         return self
@@ -99,14 +105,13 @@ class DivergenceNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         A CSR matrix of shape (rows of X, rows fitted), its entries nearest first.
         """
         check_is_fitted(self)
-        if self.mode not in MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {self.mode!r}")
+        self._check()
         rows = self._rows(X, reset=False)
         k = self.n_neighbors + (self.mode == "distance")
-        if not 0 < self.n_neighbors <= k <= self.n_samples_fit_:
+        if k > self.n_samples_fit_:
             raise ValueError(
-                f"n_neighbors must be at least 1, and with a row itself at most the number of rows "
-                f"fitted, n_samples = {self.n_samples_fit_}, got n_neighbors = {self.n_neighbors}"
+                f"n_neighbors must be, with a row itself, at most the number of rows fitted, "
+                f"n_samples = {self.n_samples_fit_}, got n_neighbors = {self.n_neighbors}"
             )
         options = {"base": self.base, "alpha": self.alpha, "weights": self.weights}
         given = {name: value for name, value in options.items() if value is not None}
@@ -114,6 +119,16 @@ class DivergenceNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             rows, self._fit_X, k, self.measure, normalize=self.normalize, **given
         )
         return self._graph(distances, indices)
+
+    def _check(self) -> None:
+        """Raise for parameters that are wrong whatever the rows."""
+        checks.one_of("mode", self.mode, MODES)
+        checks.one_of("measure", self.measure, MEASURES, ELSEWHERE)
+        whole = isinstance(self.n_neighbors, Integral) and not isinstance(self.n_neighbors, bool)
+        if not whole or self.n_neighbors < 1:
+            raise (ValueError if whole else TypeError)(
+                f"n_neighbors must be an integer of at least 1, got {self.n_neighbors!r}"
+            )
 
     def _graph(self, distances: np.ndarray, indices: np.ndarray) -> Any:
         from scipy.sparse import csr_matrix  # scikit-learn's own graphs are matrices

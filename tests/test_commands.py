@@ -102,11 +102,25 @@ def test_words(folder, rng, capsys, dtype):
         assert report["dtype"] == dtype
 
 
-def test_rows_all_ignored_are_null(folder, capsys):
-    np.save("logits.npy", np.zeros((2, 3)))
-    np.save("targets.npy", np.full(2, -100))
-    report = report_of(capsys, "loss", "logits.npy", "targets.npy")
-    assert report["mean_loss"] is None and report["ignored"] == 2
+def test_float16_is_float16(folder, rng, capsys):
+    np.save("logits.npy", np.zeros((2, 4), np.float16))
+    np.save("targets.npy", [0, 3])
+    report = report_of(capsys, "loss", "logits.npy", "targets.npy", "--dtype", "float16")
+    assert report["bits_per_token"] == pytest.approx(2.0)
+
+
+def test_nan_is_null_and_infinity_a_text(folder, capsys):
+    np.save("logits.npy", [[0.0, 0.0], [0.0, -np.inf]])
+    for targets, expected in (([-100, -100], None), ([0, 1], "inf")):
+        np.save("targets.npy", targets)
+        assert report_of(capsys, "loss", "logits.npy", "targets.npy")["mean_loss"] == expected
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"fastinfo {fastinfo.__version__}\n"
 
 
 # pairs ----------------------------------------------------------------------------------------
@@ -192,6 +206,9 @@ def test_errors_are_one_line(rows, scored, capsys):
     Path("zip.npz").write_bytes(b"PK\3\4junk")
     os.mkfifo("pipe")
     np.savez("two.npz", a=np.eye(2), b=np.eye(3))
+    np.savez("none.npz")
+    np.save("no_rows.npy", np.empty((0, 3)))
+    np.save("one.npy", np.ones((1, 3)))
     np.save("text.npy", np.array([["a", "b"]]))
     for arguments, message in {
         ("loss", "none.npy", "targets.npy"): "No such file",
@@ -205,7 +222,13 @@ def test_errors_are_one_line(rows, scored, capsys):
         ("pairwise", "two.npz"): "two.npz must hold one array, got a, b: pass two.npz:NAME",
         ("pairwise", "two.npz:c"): "two.npz holds no array 'c', but a, b",
         ("pairwise", "text.npy"): "x must hold real numbers",
-        ("pairwise", "targets.npy"): "x must have 2 axes",
+        ("pairwise", "targets.npy"): "x must have two dimensions",
+        ("pairwise", "none.npz"): "none.npz must hold an array, got none",
+        ("pairwise", "no_rows.npy", "--plot", "d.png"): "a picture must have a pair to show",
+        (
+            "nearest",
+            "one.npy",
+        ): "k must be the number of some other rows, and there are none, got 10",
         ("pairwise", "logits.npy"): "x must be at least 0",
         ("pairwise", "x.npy", "two.npz:a"): "bins",
         ("pairwise", "x.npy", "--measure", "kl"): "measure must be one of",
@@ -251,7 +274,8 @@ def run(*arguments, **named):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_an_interrupt_leaves_nothing(folder, rng):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_nothing(folder, rng, number):
     np.save("x.npy", rng.dirichlet(np.ones(2000), 6000))
     # what a shell puts into the background ignores interrupts, and so would its children
     process = run(
@@ -261,11 +285,11 @@ def test_an_interrupt_leaves_nothing(folder, rng):
     until = time.monotonic() + 60
     while not list(folder.glob(".d*partial*")) and time.monotonic() < until:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    # Python ends by the signal itself if it came in code made of a string; shells call both 130
-    assert process.returncode in (130, -signal.SIGINT)
-    assert err == b"fastinfo: interrupted\n"
+    # Python ends by SIGINT itself if it came in code made of a string; shells call both 130
+    assert process.returncode in (128 + number, -number)
+    assert err == (b"fastinfo: interrupted\n" if number == signal.SIGINT else b"")
     assert os.listdir() == ["x.npy"]
 
 

@@ -425,7 +425,7 @@ def test_number_of_neighbours_is_an_integer(k):
 
 
 def test_no_other_row():
-    with pytest.raises(ValueError, match="k must be in"):
+    with pytest.raises(ValueError, match="k must be the number of some other rows, and there are none"):
         fastinfo.nearest(np.ones((1, 3)))
     assert_same_bits(
         fastinfo.nearest(np.ones((1, 3)), include_self=True).indices, np.zeros((1, 1), int)

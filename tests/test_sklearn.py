@@ -103,9 +103,21 @@ def test_errors(groups):
     x, _ = groups
     with pytest.raises(ValueError, match="n_samples = 90, got n_neighbors = 90"):
         DivergenceNeighbors(90).fit_transform(x)
-    with pytest.raises(ValueError, match="mode must be one of distance, connectivity, got 'near'"):
+    with pytest.raises(
+        ValueError, match="mode must be one of 'distance', 'connectivity', got 'near'"
+    ):
         DivergenceNeighbors(mode="near").fit_transform(x)
     with pytest.raises(ValueError, match="measure must be one of"):
         DivergenceNeighbors(measure="euclid").fit_transform(x)
     with pytest.raises(ValueError, match="Negative values"):
         DivergenceNeighbors().fit(-x)
+    for wrong, error in ((0, ValueError), (2.5, TypeError), ("3", TypeError), (True, TypeError)):
+        with pytest.raises(error, match="n_neighbors must be an integer of at least 1, got"):
+            DivergenceNeighbors(wrong).fit(x)
+
+
+def test_a_row_of_zeros_is_near_to_none(groups):
+    x, _ = groups
+    x[7] = 0
+    graph = DivergenceNeighbors(3).fit_transform(x)
+    assert graph[7].nnz == 0 and graph[:, 7].nnz == 0 and graph.nnz == 89 * 4
