@@ -87,7 +87,7 @@ def nearest(
     if not 1 <= k <= max(candidates, 0) and (job.x.count or k < 1):
         what = "other rows" if leave_out else "rows of y"
         if candidates < 1:
-            raise ValueError(f"k must be the number of some {what}, and there are none, got {k}")
+            raise ValueError(f"k must be at most the number of {what}, 0, got {k}")
         raise ValueError(f"k must be in [1, {candidates}], the number of {what}, got {k}")
     module = home("neighbors", sources[0].device)
     with reporter(progress, job.x.count) as report:

@@ -228,7 +228,7 @@ def test_errors_are_one_line(rows, scored, capsys):
         (
             "nearest",
             "one.npy",
-        ): "k must be the number of some other rows, and there are none, got 10",
+        ): "k must be at most the number of other rows, 0, got 10",
         ("pairwise", "logits.npy"): "x must be at least 0",
         ("pairwise", "x.npy", "two.npz:a"): "bins",
         ("pairwise", "x.npy", "--measure", "kl"): "measure must be one of",

@@ -425,12 +425,12 @@ def test_number_of_neighbours_is_an_integer(k):
 
 
 def test_no_other_row():
-    with pytest.raises(ValueError, match="k must be the number of some other rows, and there are none"):
+    with pytest.raises(ValueError, match="k must be at most the number of other rows, 0, got 1"):
         fastinfo.nearest(np.ones((1, 3)))
     assert_same_bits(
         fastinfo.nearest(np.ones((1, 3)), include_self=True).indices, np.zeros((1, 1), int)
     )
-    with pytest.raises(ValueError, match="k must be in"):
+    with pytest.raises(ValueError, match="k must be at most the number of rows of y, 0, got 1"):
         fastinfo.nearest(np.ones((2, 3)), np.ones((0, 3)))
 
 
