@@ -66,7 +66,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--write-docs",
         action="store_true",
-        help="write the tables into README.md and docs/performance.md, and plots to docs/images",
+        help="write the tables into README.md and the pages of docs/, and plots to docs/images",
     )
     parser.add_argument(
         "--read", type=Path, metavar="JSON", help="measure nothing: read the results of a run"

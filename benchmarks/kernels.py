@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 
 import fastinfo
-from benchmarks import columns, linear, neighbors, reference, shapes
+from benchmarks import columns, linear, neighbors, reference, shapes, training
 from fastinfo import catalogue, matrices
 from fastinfo.bench import Case, Workers, ceiling_bytes, ceiling_cases, copy_cases, read_cases
 
@@ -518,4 +518,9 @@ SECTIONS: dict[str, Section] = {
         "sparse",
     ),
     "products-double": Section("The same in double precision", products_in_double, "cube"),
+    "training": Section(
+        "Steps of training in PyTorch",
+        lambda plan: training.cases(plan.shapes.heads("model"), plan.workers.threads),
+        "model",
+    ),
 }

@@ -194,12 +194,13 @@ def fill_markers(text: str, found: dict[str, str]) -> str:
 
 
 def write_docs(run: Run, root: Path) -> list[Path]:
-    """Fill the markers of the README and of the page on performance."""
+    """Fill the markers of the README and of the pages that have some."""
     found = tables(run)
     written = []
-    for path in (root / "README.md", root / "docs" / "performance.md"):
-        if path.exists():
-            path.write_text(fill_markers(path.read_text("utf-8"), found), encoding="utf-8")
+    for path in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+        text = path.read_text("utf-8")
+        if (filled := fill_markers(text, found)) != text:
+            path.write_text(filled, encoding="utf-8")
             written.append(path)
     return written
 

@@ -37,6 +37,7 @@ PAIRS: dict[str, tuple[int, int, int]] = {
 HEADS: dict[str, tuple[int, int, int]] = {
     "head": (1024, 768, 131072),
     "head of few rows": (16, 256, 1_000_000),
+    "model": (1024, 64, 32_000),
 }
 
 # (samples, columns, codes)

@@ -101,10 +101,31 @@ def _operator(
 
 
 def _times(by_loss: Tensor, gradient: Tensor, axis: int | None) -> Tensor:
-    """Return the derivative by an input, from that by each loss."""
+    """Return the derivative by an input, from that by each loss.
+
+    Where that is 1 it is what was kept, unless that may be asked for once more: a leaf adds to it.
+    """
+    if _is_one(by_loss) and not _is_kept():
+        return gradient
     if axis is not None and by_loss.ndim < gradient.ndim:
         by_loss = by_loss.unsqueeze(axis)
     return (gradient * by_loss).to(gradient.dtype)
+
+
+def _is_one(by_loss: Tensor) -> bool:
+    """Whether a loss was differentiated as it is; False where that is not known without waiting."""
+    if by_loss.ndim or type(by_loss) is not Tensor or by_loss.device.type != "cpu":
+        return False
+    try:
+        return by_loss.item() == 1.0
+    except RuntimeError:  # many at once, by vmap
+        return False
+
+
+def _is_kept() -> bool:
+    """Whether the graph outlives this backward pass; True where PyTorch does not tell."""
+    tells = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return tells is None or bool(tells())
 
 
 def _fake(given: dict[str, Any], differentiated: Sequence[str]) -> tuple[Tensor, ...]:

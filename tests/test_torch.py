@@ -232,6 +232,19 @@ def test_second_derivatives_are_refused(call):
         gradient.square().sum().backward()
 
 
+def test_backward_three_times_by_a_leaf():
+    x = torch.randn(3, 4, requires_grad=True)
+    loss = ours.cross_entropy(x, TARGET[:3] % 4)
+    loss.backward(retain_graph=True)
+    once = x.grad.clone()
+    loss.backward(retain_graph=True)
+    loss.backward()
+    torch.testing.assert_close(x.grad, 3 * once)
+    x.grad = None
+    torch.autograd.backward([loss * 1.0 for loss in (ours.cross_entropy(x, TARGET[:3] % 4),) * 2])
+    torch.testing.assert_close(x.grad, 2 * once)
+
+
 @calls
 def test_backward_twice(call):
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
