@@ -2,21 +2,25 @@
 
 float32 functions are swept over every float of their range, float64 ones over ten million random
 ones. The oracle is NumPy in float64, whose own error, up to 1 ULP, is in the figures of float64.
-Writes the table of docs/accuracy.md.
+Writes the table of docs/accuracy.md and its picture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import numba
 import numpy as np
 
+import fastinfo.numba
 from benchmarks.report import fill_markers
 from fastinfo.cpu import vmath
+
+# Parts of a range whose largest errors are drawn.
+PARTS = 240
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,19 @@ FUNCTIONS = {
         vmath.single.entropy_gap, lambda u: (1.0 + u) * np.log1p(u) - u, "float32", 1e-3, 1e3, 20.0,
         0.0, "JS measured from the mean",
     ),
+    "the same to 1/2, float32": Function(
+        vmath.single.entropy_gap_near, lambda u: (1.0 + u) * np.log1p(u) - u, "float32", 1e-3, 0.5,
+        4.0, 0.0, "JS of rows that are near",
+    ),
+    "its mean of u and -u, float32": Function(
+        vmath.single.mean_gap_near,
+        lambda u: 0.5 * ((1.0 + u) * np.log1p(u) + (1.0 - u) * np.log1p(-u)), "float32", 1e-3, 0.5,
+        4.0, 0.0, "JS of rows that are near",
+    ),
+    "log, float32": Function(
+        vmath.lanewise_single.log, np.log, "float32", 2.0**-126, 2.0**127, 2.0, 1.0,
+        "Rényi, Bhattacharyya of all pairs",
+    ),
     "tanh, float32": Function(_tanh(0), np.tanh, "float32", -12.0, 12.0, 16.0, 0.0, "softcap"),
     "log1p, float32": Function(
         vmath.single.log1p, np.log1p, "float32", 1e-30, 1.0, 2.5, 0.0, "binary cross-entropy"
@@ -72,6 +89,16 @@ FUNCTIONS = {
     "log over pairs, float64": Function(
         vmath.double.log_in_units, np.log, "float64", 1e-300, 1e300, 5.0, 0.0, "JS of all pairs"
     ),
+    **{
+        f"fastinfo.numba.{function.__name__}, {dtype}": Function(
+            function, oracle, dtype, low, high, bound, 0.0, "loops of your own"
+        )
+        for dtype, least, most in (("float32", -87.0, 88.0), ("float64", -708.0, 709.0))
+        for function, oracle, low, high, bound in (
+            (fastinfo.numba.exp, np.exp, least, most, 2.0),
+            (fastinfo.numba.log, np.log, np.exp(least), np.exp(most), 3.0),
+        )
+    },
 }  # fmt: skip
 
 
@@ -86,13 +113,66 @@ def _over_array(function: Callable) -> Callable:
     return fill
 
 
-def largest_error(row: Function, x: np.ndarray) -> tuple[float, float]:
-    """Largest error in ULP of the exact value (at least of `floor`), and where."""
+def errors(row: Function, x: np.ndarray) -> np.ndarray:
+    """Errors in ULP of the exact value (at least of `floor`)."""
     value = _over_array(row.compiled)(x, np.empty_like(x))
     exact = row.oracle(x.astype(np.float64))
     spacing = np.spacing(np.maximum(np.abs(exact), row.floor).astype(row.dtype)).astype(np.float64)
-    error = np.abs(value.astype(np.float64) - exact) / np.abs(spacing)
-    return float(error.max()), float(x[np.argmax(error)])
+    return np.abs(value.astype(np.float64) - exact) / np.abs(spacing)
+
+
+def largest_error(row: Function, x: np.ndarray) -> tuple[float, float]:
+    """Return the largest error, and where."""
+    found = errors(row, x)
+    return float(found.max()), float(x[np.argmax(found)])
+
+
+@dataclass
+class Sweep:
+    """What was found of a function: how many arguments, the largest error and where, its course."""
+
+    row: Function
+    count: int = 0
+    worst: tuple[float, float] = (0.0, 0.0)
+    course: np.ndarray = field(default_factory=lambda: np.zeros(PARTS))
+
+    @property
+    def edges(self) -> np.ndarray:
+        """Edges of the parts: in equal ratios where all arguments are positive."""
+        space = np.geomspace if self.row.low > 0 else np.linspace
+        return space(self.row.low, self.row.high, PARTS + 1)
+
+    def add(self, x: np.ndarray) -> None:
+        """Try arguments."""
+        found = errors(self.row, x)
+        at = int(np.argmax(found))
+        self.count += x.size
+        self.worst = max(self.worst, (float(found[at]), float(x[at])))
+        low, high, where = self.row.low, self.row.high, x.astype(np.float64)
+        if low > 0:
+            low, high, where = np.log(low), np.log(high), np.log(where)
+        part = ((where - low) * (PARTS / (high - low))).astype(np.int64)
+        np.maximum.at(self.course, np.clip(part, 0, PARTS - 1), found)
+
+
+def draw(sweeps: dict[str, Sweep], path: Path) -> None:
+    """Draw the largest errors along the arguments."""
+    from matplotlib.figure import Figure
+
+    columns = 3
+    rows = -(-len(sweeps) // columns)
+    figure = Figure(figsize=(10, 2.1 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (name, sweep) in zip(panels, sweeps.items(), strict=False):
+        axes.stairs(sweep.course, sweep.edges, fill=True)
+        axes.set_title(name, fontsize=9)
+        axes.set_ylim(0, 1.15 * max(sweep.worst[0], 1.0))
+        axes.set_xscale("log" if sweep.row.low > 0 else "linear")
+        axes.tick_params(labelsize=7)
+    for axes in panels[len(sweeps) :]:
+        axes.set_axis_off()
+    figure.supylabel("largest error, ULP", fontsize=9)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def every_float32(row: Function, step: int = 1 << 24) -> Iterator[np.ndarray]:
@@ -107,25 +187,28 @@ def every_float32(row: Function, step: int = 1 << 24) -> Iterator[np.ndarray]:
 
 
 def main() -> None:
-    """Measure all, print the table and write it into docs/accuracy.md."""
+    """Measure all, print the table, write it into docs/accuracy.md and draw the picture."""
     rng = np.random.default_rng(0)
     lines = [
         "| function | used in | arguments tried | largest error, ULP | at |",
         "|---|---|---|---|---|",
     ]
-    for name, row in FUNCTIONS.items():
+    sweeps = {name: Sweep(row) for name, row in FUNCTIONS.items()}
+    for name, sweep in sweeps.items():
+        row = sweep.row
         exhaustive = row.dtype == "float32"
         pieces = (
             every_float32(row) if exhaustive else (row.sample(rng, 1_000_000) for _ in range(10))
         )
-        count, worst = 0, (0.0, 0.0)
         for x in pieces:
-            count, worst = count + x.size, max(worst, largest_error(row, x))
-        tried = f"every one of {count:,}" if exhaustive else f"{count:,} at random"
-        lines.append(f"| {name} | {row.meaning} | {tried} | {worst[0]:.2f} | {worst[1]:.9g} |")
+            sweep.add(x)
+        tried = f"every one of {sweep.count:,}" if exhaustive else f"{sweep.count:,} at random"
+        worst, at = sweep.worst
+        lines.append(f"| {name} | {row.meaning} | {tried} | {worst:.2f} | {at:.9g} |")
         print(lines[-1], flush=True)
     page = Path("docs/accuracy.md")
     page.write_text(fill_markers(page.read_text(), {"ulp": "\n".join(lines)}))
+    draw(sweeps, Path("docs/images/ulp.svg"))
 
 
 if __name__ == "__main__":

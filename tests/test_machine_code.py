@@ -20,37 +20,28 @@ import json
 import ml_dtypes
 import numpy as np
 import fastinfo
-from fastinfo import engine
+from benchmarks.cpu_code import assembly
 
-kernels = {}
-decorate = engine.kernel
-
-def remember(*key):
-    def wrap(function):
-        compiled = decorate(*key)(function)
-        kernels[f"{function.__name__} {' '.join(map(str, key))}"] = compiled
-        return compiled
-    return wrap
-
-engine.kernel = remember
 rng = np.random.default_rng(0)
 x = rng.standard_normal((4, 3000))
-for dtype in (np.float32, np.float64, np.float16):
-    fastinfo.softmax_cross_entropy(x.astype(dtype), [0, 1, 2, 3], return_grad=True)
-for dtype in (np.float32, np.float64, ml_dtypes.bfloat16):
-    fastinfo.softmax_cross_entropy(x.astype(dtype), [0, 1, 2, 3])
-    fastinfo.binary_cross_entropy_with_logits(x.astype(dtype), x > 0, return_grad=True)
-p = np.abs(x)
-fastinfo.binary_cross_entropy(p / p.max(), x > 0, return_grad=True)
-fastinfo.pairwise(p, measure="kl_divergence")
-near = 1.0 + 0.01 * p
-fastinfo.pairwise(near.astype(np.float32), near[::-1].astype(np.float32))
-for name in ("js_divergence", "total_variation"):
-    for dtype in (np.float32, np.float64):
-        fastinfo.pairwise(p.astype(dtype), p[::-1].astype(dtype), name)
-codes = rng.integers(0, 5, (300, 4))
-fastinfo.mutual_information_matrix(codes)
-print(json.dumps({name: "\\n".join(k.inspect_asm().values()) for name, k in kernels.items()}))
+
+def calls():
+    for dtype in (np.float32, np.float64, np.float16):
+        fastinfo.softmax_cross_entropy(x.astype(dtype), [0, 1, 2, 3], return_grad=True)
+    for dtype in (np.float32, np.float64, ml_dtypes.bfloat16):
+        fastinfo.softmax_cross_entropy(x.astype(dtype), [0, 1, 2, 3])
+        fastinfo.binary_cross_entropy_with_logits(x.astype(dtype), x > 0, return_grad=True)
+    p = np.abs(x)
+    fastinfo.binary_cross_entropy(p / p.max(), x > 0, return_grad=True)
+    fastinfo.pairwise(p, measure="kl_divergence")
+    near = 1.0 + 0.01 * p
+    fastinfo.pairwise(near.astype(np.float32), near[::-1].astype(np.float32))
+    for name in ("js_divergence", "total_variation"):
+        for dtype in (np.float32, np.float64):
+            fastinfo.pairwise(p.astype(dtype), p[::-1].astype(dtype), name)
+    fastinfo.mutual_information_matrix(rng.integers(0, 5, (300, 4)))
+
+print(json.dumps(assembly(calls)))
 """
 
 
