@@ -316,7 +316,7 @@ GOALS = (
     Goal(
         "extra memory of any loss (share of the logits)",
         "memory",
-        "largest extra memory",
+        "largest extra memory of a loss",
         bound=0.1,
     ),
 )

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +84,7 @@ def start(repeats: int) -> list[Figure]:
 
 
 def extra_memory(names: Iterable[str], rows: int = 1024) -> list[Figure]:
-    """Extra memory of each loss, as a share of the logits; a gradient asked for is not counted."""
+    """Extra memory, as a share of the logits or the matrix; gradients asked for are not counted."""
     if not memory.RESET_PEAK.exists():
         print("skipped: extra memory: the system does not tell the peak of a process")
         return []
@@ -93,5 +93,10 @@ def extra_memory(names: Iterable[str], rows: int = 1024) -> list[Figure]:
         found = json.loads(_python("-m", "benchmarks.memory", name, str(rows)))
         note = f"{found['extra'] / 2**20:.1f} MiB beside {found['logits'] / 2**20:.0f} MiB"
         figures.append(Figure(name, found["extra"] / found["logits"], "of the logits", note))
-    worst = max(figure.value for figure in figures)
-    return [*figures, Figure("largest extra memory", worst, "of the logits")]
+    return with_largest(figures)
+
+
+def with_largest(figures: Sequence[Figure]) -> list[Figure]:
+    """Add the largest share of the losses that read logits in memory."""
+    shares = [figure.value for figure in figures if figure.name in memory.CASES]
+    return [*figures, Figure("largest extra memory of a loss", max(shares), "of the logits")]

@@ -16,6 +16,7 @@ from benchmarks.processes import Figure
 from fastinfo.bench import Row, Timing, markdown_table, optional, quantity, rate_of, rows_table
 from fastinfo.pictures import bars
 
+DTYPE = re.compile(r"bfloat16|float16|float32|float64")
 MARKED = re.compile(r"(<!-- benchmark: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -107,6 +108,31 @@ def accuracy_table(run: Run) -> str:
     )
 
 
+def worst_table(run: Run) -> str:
+    """Of each library and dtype the call with the largest error."""
+    worst: dict[tuple[str, str], tuple[Row, str]] = {}
+    for section, rows in run.rows.items():
+        for row in rows:
+            kind = DTYPE.search(row.name)
+            if row.error is None or kind is None:
+                continue
+            key = row.name.split()[0].strip(",") if row.peer else "fastinfo", kind[0]
+            if key not in worst or row.error > (worst[key][0].error or 0.0):
+                worst[key] = row, run.titles[section]
+    return markdown_table(
+        ["library", "dtype", "worst call", "data", "largest error"],
+        [
+            [library, kind, row.name, title, f"{row.error:.1e}"]
+            for (library, kind), (row, title) in sorted(worst.items(), key=_ours_first)
+        ],
+    )
+
+
+def _ours_first(entry: tuple[tuple[str, str], Any]) -> tuple[bool, str, str]:
+    (library, kind), _ = entry
+    return library != "fastinfo", library, kind
+
+
 def machine_table(run: Run) -> str:
     """Tabulate the machine, with the versions and the peers that are missing."""
     facts = dict(run.facts)
@@ -134,6 +160,7 @@ def tables(run: Run) -> dict[str, str]:
         "reach": reach_table(outcomes),
         "speed": speed_table(outcomes),
         "accuracy": accuracy_table(run),
+        "worst": worst_table(run),
     }
 
 

@@ -152,7 +152,7 @@ def _at_least_0(name: str, value: Any) -> float:
 
 
 def share_of_first(weights: Any) -> float:
-    """Return w1 / (w1 + w2) of a pair of positive weights."""
+    """Return w1 / (w1 + w2) of a pair of positive weights, or -w2 / (w1 + w2) if w1 is larger."""
     try:
         values = np.asarray(weights, dtype=np.float64)
     except (TypeError, ValueError):
@@ -168,4 +168,5 @@ def share_of_first(weights: Any) -> float:
         "position",
     )
     values = values / values.max()
-    return float(values[0] / values.sum())
+    first, second = values / values.sum()
+    return float(first if first <= second else -second)

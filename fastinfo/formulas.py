@@ -270,10 +270,21 @@ def relative_entropy_term(p, q, d, weight):
     return p * log_quotient(p, q, d)
 
 
+def shares(weight):
+    """Shares of p and of q in their mean; if that of p is above 1/2, a weight is less that of q.
+
+    So the smaller one keeps its digits.
+    """
+    if weight < 0.0:
+        return 1.0 + weight, -weight
+    return weight, 1.0 - weight
+
+
 def js_term(p, q, d, weight):
     """Weighted KL terms of p and q from their mean; -p + m and -q + m add up to nothing."""
-    m, other = q + weight * d, 1.0 - weight
-    return weight * kl_term(p, m, other * d) + other * kl_term(q, m, -weight * d)
+    own, other = shares(weight)
+    m = (p if weight < 0.0 else q) + weight * d
+    return own * kl_term(p, m, other * d) + other * kl_term(q, m, -own * d)
 
 
 def js_near_term(p, q, weight):
@@ -285,10 +296,11 @@ def js_near_term(p, q, weight):
 def js_near_term_of_weights(p, q, weight):
     """The same for any weights."""
     d = p - q
-    m = q + weight * d
+    own, other = shares(weight)
+    m = (p if weight < 0.0 else q) + weight * d
     u = d / where(m > 0.0, m, 1.0)
-    of_p, of_q = entropy_gap((1.0 - weight) * u), entropy_gap(above(-weight * u))
-    return m * (weight * of_p + (1.0 - weight) * of_q)
+    of_p, of_q = entropy_gap(above(other * u)), entropy_gap(above(-own * u))
+    return m * (own * of_p + other * of_q)
 
 
 def total_variation_term(p, q, d, weight):
@@ -594,33 +606,37 @@ def negative_entropy_of(p, parameter):
 
 
 def first_weighted(p, weight):
-    """weight p."""
-    return weight * p
+    """p times its share."""
+    return shares(weight)[0] * p
 
 
 def second_weighted(q, weight):
-    """(1 - weight) q."""
-    return (1.0 - weight) * q
+    """q times its share."""
+    return shares(weight)[1] * q
 
 
 def first_weighted_entropy(p, weight):
-    """t log t of t = weight p."""
-    return weight * p * log(weight * p)
+    """t log t of t = p times its share."""
+    t = shares(weight)[0] * p
+    return t * log(t)
 
 
 def second_weighted_entropy(q, weight):
-    """t log t of t = (1 - weight) q."""
-    return (1.0 - weight) * q * log((1.0 - weight) * q)
+    """t log t of t = q times its share."""
+    t = shares(weight)[1] * q
+    return t * log(t)
 
 
 def js_alone(p, weight):
-    """-weight log(weight) p: of a bin that q leaves empty."""
-    return -weight * log(weight) * p
+    """-s log(s) p of its share s: of a bin that q leaves empty."""
+    share = shares(weight)[0]
+    return -share * log(share) * p
 
 
 def js_other_alone(q, weight):
-    """The same of q, of the other weight."""
-    return js_alone(q, 1.0 - weight)
+    """The same of q."""
+    share = shares(weight)[1]
+    return -share * log(share) * q
 
 
 def js_shared(f, f2, g, g2):

@@ -158,13 +158,13 @@ def test_measures_without_a_base(name):
 
 
 @pytest.mark.parametrize("dtype", WIDE_FLOATS, ids=str)
-@pytest.mark.parametrize("weights", [(0.3, 0.7), (3, 1), (1, 1), (0.001, 0.999)])
+@pytest.mark.parametrize("weights", [(0.3, 0.7), (3, 1), (1, 1), (1, 1e-9), (1e-9, 1)])
 def test_js_weights(rng, weights, dtype):
     p, q = pairs(rng, 60, dtype)
     check("js_divergence", p, q, weights=weights)
     mirrored = fastinfo.js_divergence(q, p, weights=weights[::-1])
     np.testing.assert_allclose(
-        fastinfo.js_divergence(p, q, weights=weights), mirrored, rtol=1e-4, atol=1e-30
+        fastinfo.js_divergence(p, q, weights=weights), mirrored, rtol=1e-6, atol=1e-30
     )
 
 

@@ -263,6 +263,7 @@ def test_arguments_are_not_exchanged(rng):
     for symmetric in (y, None):
         check(x, symmetric, "js_divergence", weights=(0.2, 0.8))
         check(x, symmetric, "js_divergence", weights=(3, 1))
+        check(x, symmetric, "js_divergence", weights=(1, 1e-9))
         check(x, symmetric, "kl_divergence")
         check(x, symmetric, "cross_entropy")
 

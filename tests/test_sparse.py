@@ -17,6 +17,7 @@ PARAMETERS = (
     *((measure, {"base": 2}) for measure in WITH_BASE),
     ("js_divergence", {"weights": (0.2, 0.8)}),
     ("js_divergence", {"weights": (3, 1), "base": 10.0}),
+    ("js_divergence", {"weights": (1, 1e-9)}),
     *RENYI,
     ("renyi_divergence", {"alpha": 0.7, "base": 2}),
 )

@@ -514,7 +514,8 @@ class Tiles:
         """Return what fills bands beside the rows [begin, end) of y."""
         job, road = self.job, self.road
         y, weight = job.y.rows(slice(begin, end)), job.parameter
-        b, b_rows, b_bounds = self.rows(y, 1.0 - weight)
+        own, other = formulas.shares(weight)
+        b, b_rows, b_bounds = self.rows(y, other)
         shared = job.same and weight == 0.5 and begin == 0 and end == job.y.count
         reference = self.mean.astype(_inner(job))
         if self.narrow:
@@ -531,7 +532,7 @@ class Tiles:
             if shared:
                 a, a_rows, a_bounds = b[which], b_rows[which], b_bounds[which]
             else:
-                a, a_rows, a_bounds = self.rows(x, weight)
+                a, a_rows, a_bounds = self.rows(x, own)
 
             def task(first: int, last: int) -> None:
                 loop(

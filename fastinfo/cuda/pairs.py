@@ -442,8 +442,8 @@ class Tiles:
         )
 
     def _prepare(self, which: int) -> None:
-        road, weight = self.road(which), self.job.parameter
-        sides = [(self.job.x, self.x, weight), (self.job.y, self.y, 1.0 - weight)]
+        road, (own, other) = self.road(which), formulas.shares(self.job.parameter)
+        sides = [(self.job.x, self.x, own), (self.job.y, self.y, other)]
         for side, written, share in sides[:1] if self.x is self.y else sides:
             kernel = kernels.tile_rows(
                 road.prepare, road.row, side.storage, self.inner, road.uniform
@@ -459,11 +459,11 @@ class Tiles:
 
     def _choose(self) -> None:
         """Choose the road of rows far apart if the median divergence from the mean is large."""
-        x, y, weight = self.x.sums, self.y.sums, self.job.parameter
+        x, y, (own, other) = self.x.sums, self.y.sums, formulas.shares(self.job.parameter)
         steps = [max(1, v.size // kernels.LOOKED_AT) for v in (x, y)]
         seam.launch(
             kernels.choice(), 1, THREADS, x.stream, x.flat, steps[0], y.flat, steps[1],
-            np.float64(WIDE * weight), np.float64(WIDE * (1.0 - weight)), self.far.flat,
+            np.float64(WIDE * own), np.float64(WIDE * other), self.far.flat,
         )  # fmt: skip
 
     def beside(self, begin: int, end: int) -> Tiles:
