@@ -67,7 +67,8 @@ class DivergenceNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     Notes
     -----
     Rows are distributions or counts, dense or CSR; exact, and without the matrix of all pairs. A
-    row of zeros is no distribution: it is near to none, and its row of the graph is empty.
+    row of zeros is no distribution: it is near to none, and its row of the graph is empty. UMAP
+    takes the graph of rows with themselves if it is symmetrical: ``graph.maximum(graph.T)``.
 
     Examples
     --------
