@@ -62,7 +62,7 @@ FUNCTIONS = {
     ),
     "the same to 1/2, float32": Function(
         vmath.single.entropy_gap_near, lambda u: (1.0 + u) * np.log1p(u) - u, "float32", 1e-3, 0.5,
-        4.0, 0.0, "JS of rows that are near",
+        5.0, 0.0, "JS of rows that are near",
     ),
     "its mean of u and -u, float32": Function(
         vmath.single.mean_gap_near,

@@ -21,6 +21,7 @@ Examples
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -356,7 +357,7 @@ def cross_entropy(
 
     return _reduced(
         loss, input, _reduction(size_average, reduce, reduction),
-        lambda: _counted(input, axis, target, weight, sample_weight, ignored),
+        lambda: _counted(target, axis, weight, sample_weight, ignored),
     )  # fmt: skip
 
 
@@ -432,14 +433,24 @@ def linear_cross_entropy(
     if linear_bias is not None:
         _tensors(linear_bias=linear_bias)
     bias, wanted = linear_bias, _wanted(input, linear_weight, linear_bias)
-    given = (
-        target, weight, sample_weight, -1,
-        -100 if ignore_index is None else checks.integer("ignore_index", ignore_index),
-        *_options(label_smoothing, z_loss, temperature, softcap), memory_limit,
-    )  # fmt: skip
-    if wanted and _reduction(None, None, reduction) == "none":
-        return _LinearRows.apply(input, linear_weight, bias, *given)
-    return _linear(input, linear_weight, bias, *given, _reduction(None, None, reduction), wanted)[0]
+    ignored = -100 if ignore_index is None else checks.integer("ignore_index", ignore_index)
+    options = _options(label_smoothing, z_loss, temperature, softcap)
+
+    def loss(way: str, rows: Tensor | None) -> Tensor:
+        given = target, weight, rows, -1, ignored, *options, memory_limit
+        if wanted and way == "none":
+            return _LinearRows.apply(input, linear_weight, bias, *given)
+        return _linear(input, linear_weight, bias, *given, way, wanted)[0]
+
+    way = _reduction(None, None, reduction)
+    if not (wanted and way == "mean" and torch.float16 in (input.dtype, linear_weight.dtype)):
+        return loss(way, sample_weight)
+    # Sums over many rows may be beyond float16, and their means below it: halfway between.
+    shape = target.shape[:-1] if target.is_floating_point() else target.shape
+    lift = 2.0 ** -round(math.log2(max(1, math.prod(shape))) / 2)
+    own = torch.full(shape, lift, dtype=torch.float64, device=target.device)
+    own = own if sample_weight is None else own * sample_weight
+    return loss("sum", own) / _counted(target, -1, weight, own, ignored)
 
 
 class _LinearRows(torch.autograd.Function):
@@ -707,12 +718,12 @@ def _reduced(
 
 
 def _counted(
-    x: Tensor, axis: int, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None,
+    target: Tensor, axis: int, weight: Tensor | None, sample_weight: Tensor | None,
     ignore_index: int,
 ) -> Any:  # fmt: skip
     """Return what the mean of a cross-entropy divides by."""
-    if target.shape == x.shape:
-        return _rows(x, axis, sample_weight)
+    if target.is_floating_point():
+        return _rows(target, axis, sample_weight)
     kept = (target != ignore_index).to(torch.float64)
     if sample_weight is not None:
         kept = kept * sample_weight

@@ -294,6 +294,24 @@ HALVES = {
 }
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_loss_scale_reaches_float16_gradients_of_a_head(soft):
+    h, head = torch.randn(4096, 8).half(), torch.randn(11, 8).half()
+    y = torch.arange(4096) % 11
+    y = torch.nn.functional.one_hot(y, 11).half() if soft else y
+    given = {"sample_weight": 1.0 + torch.arange(4096) / 4096, "weight": torch.linspace(0.5, 2, 11)}
+    halves, exact = (
+        [v.detach().to(t).requires_grad_() for v in (h, head)] for t in (h.dtype, torch.double)
+    )
+    loss, expected = (ours.linear_cross_entropy(*v, y, **given) for v in (halves, exact))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    (loss * 65536).backward()
+    (expected * 65536).backward()
+    for found, known in zip(halves, exact, strict=True):
+        torch.testing.assert_close(found.grad.double(), known.grad, rtol=2e-3, atol=4e-5)
+        assert (found.grad != 0).float().mean() > 0.9
+
+
 @pytest.mark.parametrize("name", HALVES)
 def test_a_loss_scale_reaches_float16_gradients_before_they_are_rounded(name):
     x = (torch.randn(4096, 16) * 3).half().requires_grad_()
