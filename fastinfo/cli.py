@@ -22,7 +22,10 @@ Say = Callable[[str], None]
 Report = dict[str, Any]
 
 # A user's mistake or surroundings: told in one line. Anything else is a bug and shows where.
-EXPECTED = (ValueError, TypeError, IndexError, OSError, ImportError, MemoryError)
+EXPECTED = (
+    ValueError, TypeError, IndexError, OverflowError, OSError, ImportError, MemoryError,
+    NotImplementedError,
+)  # fmt: skip
 
 
 class Command(NamedTuple):
@@ -91,7 +94,10 @@ def loss_arguments(parser: argparse.ArgumentParser) -> None:
 def rows_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `pairwise` and `nearest` share."""
     parser.add_argument("x", metavar="X", help=".npy or .npz, a distribution or counts a row")
-    parser.add_argument("y", metavar="Y", nargs="?", help="the same; X itself if left out")
+    parser.add_argument(
+        "y", metavar="Y", nargs="?",
+        help="the same; if left out X itself, and figures are of rows beside others",
+    )  # fmt: skip
     add_words(parser)
     parser.add_argument("--measure", metavar="NAME", default="js_divergence",
                         help="see fastinfo.measures() (default: %(default)s)")  # fmt: skip
@@ -106,7 +112,10 @@ def pairwise_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fastinfo pairwise`."""
     rows_arguments(parser)
     parser.add_argument("--out", metavar="D.npy", help="file for the matrix, of any size")
-    parser.add_argument("--plot", metavar="D.png", help="picture of the matrix, in clusters")
+    parser.add_argument(
+        "--plot", metavar="D.png",
+        help="picture of the matrix, in clusters of rows; grey is infinite or NaN",
+    )  # fmt: skip
 
 
 def nearest_arguments(parser: argparse.ArgumentParser) -> None:
@@ -253,7 +262,7 @@ class Version(argparse.Action):
         """Read it only now: it imports the package."""
         import fastinfo
 
-        print("fastinfo", fastinfo.__version__)
+        print("fastinfo", fastinfo.__version__, flush=True)
         parser.exit()
 
 
@@ -290,7 +299,7 @@ def finite(value: Any) -> Any:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that half-written files are removed."""
+    """Let signals that end a process unwind the stack, so that half-written files are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -298,18 +307,24 @@ def terminable() -> Iterator[None]:
     def end(number: int, frame: Any) -> NoReturn:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    ending = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {
+        number: signal.signal(number, end)
+        for number in ending
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 2 after an error, 130 after Ctrl-C."""
-    arguments = make_parser().parse_args(argv)
-    say = drop if arguments.json else partial(print, flush=True)
     try:
+        arguments = make_parser().parse_args(argv)
+        say = drop if arguments.json else partial(print, flush=True)
         with terminable():
             report = arguments.run(arguments, say)
         if arguments.json:

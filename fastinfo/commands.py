@@ -35,8 +35,8 @@ SHOWN = 10
 def loss(given: Namespace, say: Say) -> Report:
     """Score logits: mean loss, accuracies and entropy, by one reading."""
     logits, targets = files.load(given.logits, given.dtype), files.load(given.targets)
-    if not logits.ndim:
-        raise ValueError(f"{given.logits} must hold rows of logits, got a scalar")
+    if not logits.ndim or not logits.shape[-1]:
+        raise ValueError(f"{given.logits} must hold rows of logits, got shape {logits.shape}")
     if targets.shape != logits.shape[:-1]:
         raise ValueError(
             f"{given.targets} must have the shape of the rows of {given.logits}, "
@@ -132,11 +132,11 @@ def _say_scores(report: Report, say: Say) -> None:
 
 def pairwise(given: Namespace, say: Say) -> Report:
     """Compute the matrix of a measure, into a file if one is named."""
-    if given.plot:
+    if given.plot is not None:
         pictures.check(given.plot)
         files.check(given.plot, given.x, given.y, given.out)
-    if given.out:
-        files.check(given.out, given.x, given.y)
+    if given.out is not None:
+        files.check(given.out, given.x, given.y, suffix=".npy")
     x, y = files.load(given.x, given.dtype), given.y and files.load(given.y, given.dtype)
     if given.plot and 0 in _shape(x, y):
         raise ValueError(
@@ -155,7 +155,7 @@ def pairwise(given: Namespace, say: Say) -> Report:
         report = _matrix_report(matrix, given, time.perf_counter() - begin)
     _say_matrix(report, matrix, say)
     _picture(matrix, given, say)
-    return report
+    return report | ({"plot": given.plot} if given.plot else {})
 
 
 def _options(given: Namespace) -> Report:
@@ -253,8 +253,8 @@ def _picture(matrix: np.ndarray, given: Namespace, say: Say) -> None:
 
 def nearest(given: Namespace, say: Say) -> Report:
     """Find the nearest rows of each row."""
-    if given.out:
-        files.check(given.out, given.x, given.y)
+    if given.out is not None:
+        files.check(given.out, given.x, given.y, suffix=".npz")
     x, y = files.load(given.x, given.dtype), given.y and files.load(given.y, given.dtype)
     begin = time.perf_counter()
     distances, indices = fastinfo.nearest(x, y, given.k, **_options(given))

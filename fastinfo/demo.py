@@ -467,6 +467,10 @@ def run(
     """
     began = time.perf_counter()
     root = Path(source or sysconfig.get_paths()["stdlib"])
+    if not root.is_dir():
+        raise ValueError(f"source must be a folder, got {root}")
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     threads = fastinfo.get_num_threads()

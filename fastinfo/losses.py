@@ -323,11 +323,8 @@ def options_of(
     module: Any, temperature: float, softcap: float | None = None, **weights: float
 ) -> Any:
     """Scalars of a softmax, checked."""
-    return module.Options(
-        checks.temperature_of(temperature),
-        None if softcap is None else checks.positive("softcap", softcap),
-        **weights,
-    )
+    degree = checks.temperature_of(temperature)
+    return module.Options(degree, checks.softcap_of(softcap, degree), **weights)
 
 
 def logsumexp(x: Any, *, axis: int = -1, keepdims: bool = False) -> Any:

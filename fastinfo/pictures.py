@@ -42,6 +42,8 @@ def heat_map(matrix: np.ndarray, path: Path, title: str, symmetric: bool) -> Non
 
     Without SciPy, or where it holds what is no number, it stays in its own order.
     """
+    from matplotlib import colormaps
+
     tree = _tree(matrix) if symmetric and len(matrix) > 2 else None
     figure = _figure(figsize=(9, 8), dpi=150)
     if tree is None:
@@ -62,7 +64,9 @@ def heat_map(matrix: np.ndarray, path: Path, title: str, symmetric: bool) -> Non
         axes.set_xticks([])
     finite = shown[np.isfinite(shown)]
     top = float(np.quantile(finite, 0.99)) if finite.size else 1.0
-    image = axes.imshow(shown, cmap="magma", aspect="auto", interpolation="nearest", vmax=top)
+    colours = colormaps["magma"].with_extremes(bad="0.6")
+    shown = np.ma.masked_invalid(shown)
+    image = axes.imshow(shown, cmap=colours, aspect="auto", interpolation="nearest", vmax=top)
     axes.set_title(f"{title}, {matrix.shape[0]} x {matrix.shape[1]}")
     figure.colorbar(image, extend="max", shrink=0.7)
     figure.savefig(path)

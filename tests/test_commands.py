@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import ml_dtypes
@@ -207,6 +208,20 @@ def test_errors_are_one_line(rows, scored, capsys):
     os.mkfifo("pipe")
     np.savez("two.npz", a=np.eye(2), b=np.eye(3))
     np.savez("none.npz")
+    np.save("words.npy", np.ones((2, 3), ml_dtypes.bfloat16))
+    np.save("no_classes.npy", np.empty((3, 0)))
+    np.save("three.npy", [0, 0, 0])
+    np.savez("sparse.npz", indices=[0], indptr=[0, 1], format=b"csr", shape=[1, 1], data=[1.0])
+    os.symlink("loop", "loop")
+    with zipfile.ZipFile("text.zip", "w") as file:
+        file.writestr("a.txt", "hello")
+    np.savez("damaged.npz", a=np.eye(9))
+    whole = bytearray(Path("damaged.npz").read_bytes())
+    whole[300] ^= 255
+    Path("damaged.npz").write_bytes(whole)
+    header = Path("x.npy").read_bytes()
+    Path("short.npy").write_bytes(header[:200])
+    Path("huge.npy").write_bytes(header.replace(b"(40, 12)", b"(-5, 12)"))
     np.save("no_rows.npy", np.empty((0, 3)))
     np.save("one.npy", np.ones((1, 3)))
     np.save("text.npy", np.array([["a", "b"]]))
@@ -235,6 +250,23 @@ def test_errors_are_one_line(rows, scored, capsys):
         ("pairwise", "x.npy", "--out", "none/d.npy"): "must be a file in a folder that exists",
         ("loss", "zip.npz", "targets.npy"): "zip.npz must be a .npy or .npz file of numbers",
         ("pairwise", "x.npy", "--out", "x.npy"): "x.npy must be a file of its own",
+        ("nearest", "two.npz:a", "--out", "two.npz"): "two.npz must be a file of its own",
+        ("pairwise", "x.npy", "--out", "d.npz"): "d.npz must end in .npy",
+        ("nearest", "x.npy", "--out", "n.npy"): "n.npy must end in .npz",
+        ("pairwise", "x.npy", "--out", ""): "'' must be a file in a folder that exists",
+        ("pairwise", "x.npy", "--out", "loop"): "loop must be a file in a folder that exists",
+        ("pairwise", "text.zip"): "text.zip must hold arrays of numbers, and 'a.txt' is none",
+        ("pairwise", "x.npy:a"): "No such file",
+        ("pairwise", "damaged.npz"): "damaged.npz must hold arrays of numbers, and 'a' is none",
+        ("pairwise", "huge.npy"): "huge.npy must be a .npy or .npz file of numbers, and whole",
+        ("pairwise", "short.npy"): "short.npy must be a .npy or .npz file of numbers, and whole",
+        ("pairwise", "sparse.npz"): "sparse.npz holds a sparse matrix: commands take dense rows",
+        ("pairwise", "words.npy"): "words.npy holds 16-bit words: say what they are, --dtype",
+        ("loss", "no_classes.npy", "three.npy"): "must hold rows of logits, got shape (3, 0)",
+        ("loss", "logits.npy", "targets.npy", "--temperature", "1e46"): "temperature must be from",
+        ("loss", "logits.npy", "targets.npy", "--softcap", "1e39"): "softcap must be from 2**-100",
+        ("demo", "--steps", "0"): "steps must be at least 1, got 0",
+        ("demo", "--source", "none"): "source must be a folder, got none",
         ("pairwise", "x.npy", "--out", "d.png", "--plot", "d.png"): "must be a file of its own",
         ("pairwise", "x.npy", "--plot", "none/d.png"): "must be a file in a folder that exists",
         ("pairwise", "x.npy", "--out", "pipe"): "pipe must be a file in a folder that exists",
@@ -273,8 +305,28 @@ def run(*arguments, **named):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **named)
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="space is not taken beforehand")
+def test_a_file_too_large_for_its_disk_is_told(folder, rng):
+    np.save("x.npy", rng.dirichlet(np.ones(4), 2000))
+    process = run(
+        "pairwise", "x.npy", "--out", "d.npy",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 24,) * 2),
+    )  # fmt: skip
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert b"d.npy cannot be written: File too large\n" in err and err.count(b"\n") == 1
+    assert os.listdir() == ["x.npy"]
+
+
+def test_an_output_keeps_its_mode(rows, capsys):
+    np.save("d.npy", np.eye(2))
+    os.chmod("d.npy", 0o600)
+    assert report_of(capsys, "pairwise", "x.npy", "--out", "d.npy")["out"] == "d.npy"
+    assert os.stat("d.npy").st_mode & 0o777 == 0o600
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_nothing(folder, rng, number):
     np.save("x.npy", rng.dirichlet(np.ones(2000), 6000))
     # what a shell puts into the background ignores interrupts, and so would its children
