@@ -133,9 +133,13 @@ class Measure:
         """Return what bins add up to; rows that are not normalised can need another formula."""
         return self.total if normalize or self.plain_total is None else self.plain_total
 
-    def at(self, parameter: float) -> Measure:
-        """Return the row for one value of the parameter."""
-        return self if self.form is None else self.form(self, parameter)
+    def at(self, parameter: float, normalize: bool = True) -> Measure:
+        """Return the row for one value of the parameter.
+
+        A product of powers is right where their sum is at least 1, or no power of it may vanish.
+        """
+        row = self if self.form is None else self.form(self, parameter)
+        return replace(row, products=()) if row.total.overflows and not normalize else row
 
 
 _JS_TILES = (

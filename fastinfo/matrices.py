@@ -121,7 +121,7 @@ def job_of(
     """Return all pairs of rows as the kernels take them, and the arrays they came from."""
     row = MEASURES[checks.one_of("measure", measure, MEASURES, ELSEWHERE)]
     parameter = _parameter(row, parameters)
-    row, unit = row.at(parameter), _unit(row, base)
+    row, unit = row.at(parameter, normalize), _unit(row, base)
     if isinstance(y, str):
         raise TypeError(
             f"y must be an array, got the string {y!r}; name a measure as measure={y!r}"
@@ -140,6 +140,13 @@ def job_of(
     module = home("pairs", sources[0].device)
     job = module.Job(row, sides[0], sides[-1], y is None, real, parameter, unit, normalize, half)
     return job, sources
+
+
+def check_options(measure: str, base: float | None, parameters: dict[str, Any]) -> None:
+    """Raise for parameters that a measure has not, or has and that are wrong or missing."""
+    row = MEASURES[measure]
+    _parameter(row, parameters)
+    _unit(row, base)
 
 
 def _parameter(row: Measure, given: dict[str, Any]) -> float:

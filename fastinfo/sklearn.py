@@ -15,6 +15,7 @@ import fastinfo
 from fastinfo import checks
 from fastinfo.catalogue import MEASURES
 from fastinfo.elsewhere import ELSEWHERE
+from fastinfo.matrices import check_options
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -114,17 +115,21 @@ class DivergenceNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
                 f"n_neighbors must be, with a row itself, at most the number of rows fitted, "
                 f"n_samples = {self.n_samples_fit_}, got n_neighbors = {self.n_neighbors}"
             )
-        options = {"base": self.base, "alpha": self.alpha, "weights": self.weights}
-        given = {name: value for name, value in options.items() if value is not None}
         distances, indices = fastinfo.nearest(
-            rows, self._fit_X, k, self.measure, normalize=self.normalize, **given
-        )
+            rows, self._fit_X, k, self.measure, base=self.base, normalize=self.normalize,
+            **self._parameters(),
+        )  # fmt: skip
         return self._graph(distances, indices)
+
+    def _parameters(self) -> dict[str, Any]:
+        given = {"alpha": self.alpha, "weights": self.weights}
+        return {name: value for name, value in given.items() if value is not None}
 
     def _check(self) -> None:
         """Raise for parameters that are wrong whatever the rows."""
         checks.one_of("mode", self.mode, MODES)
         checks.one_of("measure", self.measure, MEASURES, ELSEWHERE)
+        check_options(self.measure, self.base, self._parameters())
         whole = isinstance(self.n_neighbors, Integral) and not isinstance(self.n_neighbors, bool)
         if not whole or self.n_neighbors < 1:
             raise (ValueError if whole else TypeError)(

@@ -345,7 +345,7 @@ def cross_entropy(
     >>> print(fastinfo.torch.cross_entropy(torch.zeros(1, 8), torch.tensor([3])).item() / 3)
     0.6931471824645996
     """
-    _tensors(input=input, target=target)
+    _tensors(input=input, target=target, **_given(weight=weight, sample_weight=sample_weight))
     _constants(target=target, weight=weight, sample_weight=sample_weight)
     axis, ignored = min(1, input.ndim - 1), checks.integer("ignore_index", ignore_index)
     options = _options(label_smoothing, z_loss, temperature, softcap)
@@ -428,10 +428,9 @@ def linear_cross_entropy(
     >>> print(head.grad[:2, 0].tolist())
     [-0.375, 0.125]
     """
-    _tensors(input=input, linear_weight=linear_weight, target=target)
+    others = _given(linear_bias=linear_bias, weight=weight, sample_weight=sample_weight)
+    _tensors(input=input, linear_weight=linear_weight, target=target, **others)
     _constants(target=target, weight=weight, sample_weight=sample_weight)
-    if linear_bias is not None:
-        _tensors(linear_bias=linear_bias)
     bias, wanted = linear_bias, _wanted(input, linear_weight, linear_bias)
     ignored = -100 if ignore_index is None else checks.integer("ignore_index", ignore_index)
     options = _options(label_smoothing, z_loss, temperature, softcap)
@@ -450,38 +449,43 @@ def linear_cross_entropy(
     lift = 2.0 ** -round(math.log2(max(1, math.prod(shape))) / 2)
     own = torch.full(shape, lift, dtype=torch.float64, device=target.device)
     own = own if sample_weight is None else own * sample_weight
-    return loss("sum", own) / _counted(target, -1, weight, own, ignored)
+    return _over(loss("sum", own), _counted(target, -1, weight, own, ignored))
 
 
 class _LinearRows(torch.autograd.Function):
     """Losses of rows, whose gradients need the derivative by each of them first."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, *given: Any) -> Any:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor,
+        class_weight: Tensor | None, sample_weight: Tensor | None, *options: Any,
+    ) -> Any:  # fmt: skip
         """Compute the losses."""
-        ctx.save_for_backward(hidden, weight, bias)
-        ctx.given = given
-        return _linear(hidden, weight, bias, *given, "none", False)[0]
+        given = hidden, weight, bias, targets, class_weight, sample_weight
+        ctx.save_for_backward(*given)
+        ctx.options = options
+        return _linear(*given, *options, "none", False)[0]
 
     @staticmethod
     def backward(ctx: Any, by_loss: Tensor) -> tuple[Any, ...]:
         """Sum the gradients of the rows, weighed by factors of either sign.
 
-        By the operator, which refuses to be differentiated once more.
+        By the operator, which refuses to be differentiated once more. Both parts of float16 may be
+        beyond its range where their difference is not.
         """
-        targets, class_weight, sample_weight, *rest = ctx.given
+        *inputs, targets, class_weight, sample_weight = ctx.saved_tensors
+        half = any(x is not None and x.dtype == torch.float16 for x in inputs)
+        read = [x if x is None or not half else x.to(torch.float32) for x in inputs]
         own = 1.0 if sample_weight is None else sample_weight
         total: list[Any] = [None, None, None]
         for sign in (1.0, -1.0):
             weights = (sign * by_loss).clamp(min=0.0) * own
-            _, *found = _linear(
-                *ctx.saved_tensors, targets, class_weight, weights, *rest, "sum", True
-            )
+            _, *found = _linear(*read, targets, class_weight, weights, *ctx.options, "sum", True)
             parts = zip(total, found, strict=True)
             total = [sign * g if t is None else t + sign * g for t, g in parts]
-        present = zip(total, ctx.saved_tensors, strict=True)
-        gradients = [None if x is None else g for g, x in present]
-        return *gradients, *(None for _ in ctx.given)
+        present = zip(total, inputs, strict=True)
+        gradients = [None if x is None else g.to(x.dtype) for g, x in present]
+        return *gradients, None, None, None, *(None for _ in ctx.options)
 
 
 def binary_cross_entropy_with_logits(
@@ -536,14 +540,14 @@ def binary_cross_entropy_with_logits(
     >>> print(loss(torch.zeros(3), torch.tensor([0.0, 0.5, 1.0])).item())
     0.6931471824645996
     """
-    _tensors(input=input, target=target)
+    _tensors(input=input, target=target, **_given(weight=weight, pos_weight=pos_weight))
     _constants(target=target, weight=weight, pos_weight=pos_weight)
     way, wanted = _reduction(size_average, reduce, reduction), _wanted(input)
     if way != "mean":
         return _binary(input, target, pos_weight, weight, None, way, wanted)[0]
     # our own mean divides by Σ weight, and float16 gradients so small are 0
     total = _binary(input, target, pos_weight, weight, None, "sum", wanted)[0]
-    return total / input.numel() if input.numel() else total * torch.nan
+    return _over(total, (input.numel(), input.numel()))
 
 
 def softmax_entropy(
@@ -586,7 +590,7 @@ def softmax_entropy(
     0.6931471824645996
     """
     _tensors(logits=logits)
-    place, heat = _axis(axis, logits), checks.number("temperature", temperature)
+    place, heat = _axis(axis, logits), _number("temperature", temperature)
 
     def loss(way: str) -> Tensor:
         return _entropy(logits, place, heat, way, _wanted(logits))[0]
@@ -684,7 +688,7 @@ def softmax_js_divergence(
     >>> print(round(fastinfo.torch.softmax_js_divergence(one, other).item(), 6))
     0.693147
     """
-    share = checks.number("beta", beta)
+    share = _number("beta", beta)
     return _of_two(p_logits, q_logits, sample_weight, share, axis, temperature, reduction)
 
 
@@ -692,9 +696,9 @@ def _of_two(
     p_logits: Tensor, q_logits: Tensor, sample_weight: Tensor | None, beta: float | None, axis: int,
     temperature: float, reduction: str,
 ) -> Tensor:  # fmt: skip
-    _tensors(p_logits=p_logits, q_logits=q_logits)
+    _tensors(p_logits=p_logits, q_logits=q_logits, **_given(sample_weight=sample_weight))
     _constants(p_logits=p_logits, sample_weight=sample_weight)
-    place, heat = _axis(axis, q_logits), checks.number("temperature", temperature)
+    place, heat = _axis(axis, q_logits), _number("temperature", temperature)
 
     def loss(way: str) -> Tensor:
         return _divergence(
@@ -706,7 +710,10 @@ def _of_two(
 
 
 def _reduced(
-    loss: Callable[[str], Tensor], x: Tensor, reduction: str, counted: Callable[[], Any]
+    loss: Callable[[str], Tensor],
+    x: Tensor,
+    reduction: str,
+    counted: Callable[[], tuple[Any, Any]],
 ) -> Tensor:
     """Return a loss; a mean of float16 divided after its gradient is rounded.
 
@@ -714,40 +721,66 @@ def _reduced(
     """
     if reduction != "mean" or x.dtype != torch.float16:
         return loss(reduction)
-    return loss("sum") / counted()
+    return _over(loss("sum"), counted())
+
+
+def _over(total: Tensor, counted: tuple[Any, Any]) -> Tensor:
+    """Return a mean, of what it divides by and Σ sample weights: NaN over nothing, gradient 0."""
+    weights, rows = counted
+    if not isinstance(rows, Tensor):
+        return total / weights if rows else total * torch.nan
+    some = rows > 0
+    return torch.where(some, total / torch.where(some, weights, 1.0), torch.nan)
 
 
 def _counted(
     target: Tensor, axis: int, weight: Tensor | None, sample_weight: Tensor | None,
     ignore_index: int,
-) -> Any:  # fmt: skip
-    """Return what the mean of a cross-entropy divides by."""
+) -> tuple[Any, Any]:  # fmt: skip
+    """Return what the mean of a cross-entropy divides by, and Σ sample weights."""
     if target.is_floating_point():
         return _rows(target, axis, sample_weight)
     kept = (target != ignore_index).to(torch.float64)
     if sample_weight is not None:
         kept = kept * sample_weight
-    if weight is not None:
-        kept = kept * weight[target.clamp(0, len(weight) - 1)]
-    return kept.sum().to(torch.float32)
+    rows = kept.sum().to(torch.float32)
+    if weight is None:
+        return rows, rows
+    kept = kept * weight[target.long().clamp(0, len(weight) - 1)]
+    return kept.sum().to(torch.float32), rows
 
 
-def _rows(x: Tensor, axis: int, sample_weight: Tensor | None) -> Any:
-    """Return the number of rows, or the sum of their weights."""
+def _rows(x: Tensor, axis: int, sample_weight: Tensor | None) -> tuple[Any, Any]:
+    """Return the number of rows, or the sum of their weights, twice."""
     if sample_weight is not None:
-        return sample_weight.sum(dtype=torch.float64).to(torch.float32)
-    return x.numel() / x.shape[axis]
+        rows = sample_weight.sum(dtype=torch.float64).to(torch.float32)
+        return rows, rows
+    return (x.numel() / x.shape[axis],) * 2
+
+
+def _given(**named: Any) -> dict[str, Any]:
+    """Return what is not None."""
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def _tensors(**given: Any) -> None:
-    """TypeError for what is no tensor."""
+    """TypeError for what is no dense tensor; ValueError for some that have no data, unlike others.
+
+    PyTorch would take all for tensors without data then, and return what was in memory.
+    """
     for name, x in given.items():
         if not isinstance(x, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+        if x.layout != torch.strided:
+            raise TypeError(f"{name} must be a dense tensor, got layout {x.layout}")
+    if len({x.device.type == "meta" for x in given.values()}) > 1:
+        where = ", ".join(f"{name} on {x.device}" for name, x in given.items())
+        raise ValueError(f"tensors must be on one device, got {where}")
 
 
 def _axis(axis: int, x: Tensor) -> int:
     """Return the axis counted from the front; what is none goes on, to the error that names it."""
+    axis = checks.integer("axis", axis)
     return axis + x.ndim if -x.ndim <= axis < 0 else axis
 
 
@@ -763,8 +796,6 @@ def _wanted(*inputs: Tensor | None) -> bool:
 def _constants(**given: Tensor | None) -> None:
     """RuntimeError for a tensor that requires grad where no derivative is computed."""
     for name, x in given.items():
-        if x is not None:
-            _tensors(**{name: x})
         if _wanted(x):
             raise RuntimeError(
                 f"{name} requires grad, and no derivative by it is computed: pass {name}.detach()"
@@ -776,11 +807,18 @@ def _options(
 ) -> tuple[float, float, float, float | None]:
     """Return numbers that an operator takes; their ranges are checked where they are used."""
     return (
-        checks.number("label_smoothing", label_smoothing),
-        checks.number("z_loss", z_loss),
-        checks.number("temperature", temperature),
-        None if softcap is None else checks.number("softcap", softcap),
+        _number("label_smoothing", label_smoothing),
+        _number("z_loss", z_loss),
+        _number("temperature", temperature),
+        None if softcap is None else _number("softcap", softcap),
     )
+
+
+def _number(name: str, value: Any) -> float:
+    """Return a number; one that PyTorch traces stays as it is."""
+    if torch.compiler.is_compiling():
+        return value
+    return checks.number(name, value)
 
 
 def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:

@@ -111,6 +111,14 @@ def test_errors(groups):
         DivergenceNeighbors(measure="euclid").fit_transform(x)
     with pytest.raises(ValueError, match="Negative values"):
         DivergenceNeighbors().fit(-x)
+    for options, error, message in (
+        ({"measure": "renyi_divergence"}, TypeError, "needs the parameter 'alpha'"),
+        ({"measure": "kl_divergence", "alpha": 2.0}, TypeError, "has no parameter 'alpha'"),
+        ({"measure": "hellinger_distance", "base": 2.0}, TypeError, "has no parameter 'base'"),
+        ({"weights": (0, 1)}, ValueError, "weights must be positive"),
+    ):
+        with pytest.raises(error, match=message):
+            DivergenceNeighbors(**options).fit(x)
     for wrong, error in ((0, ValueError), (2.5, TypeError), ("3", TypeError), (True, TypeError)):
         with pytest.raises(error, match="n_neighbors must be an integer of at least 1, got"):
             DivergenceNeighbors(wrong).fit(x)

@@ -324,6 +324,76 @@ def test_a_loss_scale_reaches_float16_gradients_before_they_are_rounded(name):
     assert (x.grad != 0).float().mean() > 0.9
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_any_integers_are_classes(kind):
+    x, y, w = torch.randn(5, 5), torch.arange(5), torch.arange(1.0, 6.0)
+    for dtype in DTYPES:
+        z = x.to(dtype).requires_grad_()
+        loss = ours.cross_entropy(z, y.to(kind), w)
+        assert loss.item() == pytest.approx(ours.cross_entropy(z, y, w).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_mean_over_nothing_has_no_gradient(dtype):
+    x, head, y = torch.randn(3, 5, dtype=dtype), torch.randn(4, 5, dtype=dtype), TARGET[:3] * 0
+    for loss in (
+        lambda x: ours.cross_entropy(x, y - 100),
+        lambda x: ours.cross_entropy(x, y, sample_weight=torch.zeros(3)),
+        lambda x: ours.linear_cross_entropy(x, head, y - 100),
+    ):
+        z = x.clone().requires_grad_()
+        value = loss(z)
+        value.backward()
+        assert torch.isnan(value) and (z.grad == 0).all()
+
+
+def test_float16_gradients_of_rows_of_either_sign():
+    h, head = torch.full((2, 1), 100.0).half(), torch.zeros(2, 1).half().requires_grad_()
+    losses = ours.linear_cross_entropy(h, head, TARGET[:2] * 0, reduction="none")
+    (grad,) = torch.autograd.grad(losses, head, torch.tensor([1800.0, -1799.0]))
+    assert grad.flatten().tolist() == [-50.0, 50.0]
+
+
+def test_targets_of_rows_that_change_are_told():
+    h, head, y = torch.randn(4, 3), torch.randn(5, 3, requires_grad=True), torch.arange(4)
+    losses = ours.linear_cross_entropy(h, head, y, reduction="none")
+    y.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        losses.sum().backward()
+
+
+def test_rows_of_a_head_are_checkpointed():
+    h, head = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3)
+
+    def loss(h):
+        return ours.linear_cross_entropy(h, head, torch.arange(4), reduction="none").sum()
+
+    torch.utils.checkpoint.checkpoint(loss, h, use_reentrant=False).backward()
+    found, h.grad = h.grad, None
+    loss(h).backward()
+    torch.testing.assert_close(found, h.grad)
+
+
+def test_tensors_without_data_are_not_mixed_with_others():
+    x, y = torch.randn(4, 5), torch.zeros(4, dtype=torch.long, device="meta")
+    with pytest.raises(ValueError, match="on one device, got input on cpu, target on meta"):
+        ours.cross_entropy(x, y)
+    with pytest.raises(TypeError, match="input must be a dense tensor, got layout"):
+        ours.cross_entropy(x.to_sparse(), torch.arange(4))
+    assert ours.cross_entropy(x.to("meta"), y).device.type == "meta"
+
+
+def test_compiled_with_options_that_vary():
+    @torch.compile(fullgraph=True, backend="aot_eager", dynamic=True)
+    def loss(x, smoothing):
+        return ours.cross_entropy(x, torch.arange(4), label_smoothing=smoothing)
+
+    for n, smoothing in ((4, 0.1), (4, 0.2), (4, 0.3)):
+        x = torch.randn(n, 5)
+        expected = ours.cross_entropy(x, torch.arange(4), label_smoothing=smoothing)
+        torch.testing.assert_close(loss(x, smoothing), expected)
+
+
 def test_modules_refuse_what_they_do_not_know():
     with pytest.raises(TypeError, match="reductoin"):
         ours.LinearCrossEntropyLoss(8, 11, reductoin="sum")

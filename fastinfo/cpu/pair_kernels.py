@@ -101,8 +101,10 @@ def factors(function, row, storage, into):
     arithmetic = vmath.double
     lanes, filled = arithmetic.lanes, arithmetic.filled
     read, known = (vmath.reader(kind, arithmetic, 0.0) for kind in (storage, "float64"))
-    narrow, most, least = (
-        (single, 2.0**127, 2.0**-126) if into == "float32" else (double, 2.0**1023, 2.0**-1022)
+    narrow, most, least, tiny = (
+        (single, 2.0**127, 2.0**-126, 2.0**-149.9)
+        if into == "float32"
+        else (double, 2.0**1023, 2.0**-1022, 0.0)
     )
     names = vmath.lanewise if storage == "float64" else vmath.lanewise_widened
     f, row_term = formula(function, names), formula(row, names)
@@ -112,9 +114,10 @@ def factors(function, row, storage, into):
     def out_of_range(v, p, parameter):
         if not bounded:
             return filled(0.0)
-        # a sum of powers is at least 1 for orders above 1: what is next to nothing adds nothing
+        # a sum of powers is at least 1 for orders above 1: what is next to nothing adds nothing;
         lowest = least if parameter < 1.0 else -1.0
-        inside = (v < most) & (v > lowest) & ((p >= least) | (parameter > 1.0)) | (p == 0.0)
+        # ... and one of orders below 1 is no less than the smaller share: it rounds to no 0
+        inside = (v < most) & (v > lowest) & ((p >= tiny) | (parameter > 1.0)) | (p == 0.0)
         return where(inside, filled(0.0), filled(np.inf))
 
     @helper(EXACT)
