@@ -1,6 +1,7 @@
 """Functions for a user's own ``@njit`` code: rows of logits, pairs of distributions, exp and log.
 
-They run in the interpreter too. Rows are one-dimensional contiguous arrays of float32 or float64;
+They run in the interpreter too. Rows are one-dimensional contiguous arrays of float32 or float64,
+``x[i]`` of a matrix (of ``for row in x`` Numba does not know that they are contiguous);
 sums are in float64, and so are results but those of `exp` and `log`, which have the type of what
 they are given. In a loop over an array `exp` and `log` become vectors, which `math.exp` does not.
 
