@@ -75,16 +75,19 @@ def positive(name: str, value: Any) -> float:
     return number(name, value, math.nextafter(0.0, 1.0), rule="positive and finite")
 
 
+RANGE = "positive, at least 2**-100 and at most 2**100"
+
+
 def temperature_of(value: Any) -> float:
     """Return a temperature that float32 can hold, and its reciprocal."""
-    return number("temperature", value, 2.0**-100, 2.0**100, "from 2**-100 to 2**100")
+    return number("temperature", value, 2.0**-100, 2.0**100, RANGE)
 
 
 def softcap_of(value: Any, temperature: float) -> float | None:
     """Return a softcap that float32 can hold, and 1 / (temperature · softcap), or None."""
     if value is None:
         return None
-    softcap = number("softcap", value, 2.0**-100, 2.0**100, "from 2**-100 to 2**100")
+    softcap = number("softcap", value, 2.0**-100, 2.0**100, RANGE)
     if not 2.0**-120 <= temperature * softcap <= 2.0**120:
         raise ValueError(
             f"temperature * softcap must be from 2**-120 to 2**120, got {temperature * softcap!r}"

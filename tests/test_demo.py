@@ -290,7 +290,7 @@ def test_info_tells_versions_and_threads(capsys):
         ([], "COMMAND"),
         (["dmo"], "invalid choice: 'dmo'"),
         (["demo", "--out"], "expected one argument"),
-        (["demo", "--json", "--source", "{file}"], "at least 3 readable Python files"),
+        (["demo", "--json", "--source", "{file}"], "source must be a folder"),
         (["demo", "--json", "--out", "{file}"], "exists"),
     ],
 )
