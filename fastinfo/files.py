@@ -110,7 +110,7 @@ def check(path: str | Path, *others: str | None, suffix: str = "") -> Path:
         right = False
     if not right or not str(path):
         raise ValueError(f"{path or repr('')} must be a file in a folder that exists")
-    if not final.name.endswith(suffix):
+    if not str(path).endswith(suffix):
         raise ValueError(f"{path} must end in {suffix}, which it is written as")
     for other in others:
         if other and Path(_file_of(other)).resolve() == final:

@@ -255,6 +255,13 @@ def test_symmetric_measures_are_computed_once_a_pair(rng, measure, n):
         assert_same_bits(matrix.T.copy(), matrix)
 
 
+def test_sums_beyond_float32_whose_root_is_not():
+    x, y = np.float32([[3e38, 0, 1]]), np.float32([[0, 3e38, 2], [0, 1, 2]])
+    found = fastinfo.pairwise(x, y, "hellinger_distance", normalize=False)
+    exact = fastinfo.hellinger_distance(x[0].astype(float), y.astype(float), normalize=False)
+    np.testing.assert_allclose(found[0], exact, rtol=2e-5)
+
+
 def test_arguments_are_not_exchanged(rng):
     """The first argument of the measure is the row of x, for weights too."""
     x, y = rng.dirichlet(np.ones(20), (2, 5))

@@ -441,12 +441,14 @@ def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
     """
     direct = pair_value(total, storage_x, storage_y, into)
     if into == "float32":  # the sum in float64, all that is made of it in float32
-        result, names, wide = vmath.single, vmath.lanewise_single, vmath.doubled(vmath.double)
+        result, names = vmath.single, vmath.lanewise_single
+        wide = vmath.with_lanes(vmath.double, result.lanes)
     else:
         result, names, wide = vmath.double, vmath.lanewise, vmath.double
     say, finished, margin_of = (formula(f, names) for f in (says, finish, margin))
     finish_one, margin_of_one = formula(finish), formula(margin, vmath.double)
     real, narrow, lanes, filled_with = result.real, result.convert, result.lanes, result.filled
+    infinity = real(np.inf)
     read_sums, read = (vmath.reader(kind, wide, 0.0) for kind in (into, "float64"))
     slack = vmath.reader(into, result, 0.0)
     floor = vmath.reader(into, result, -np.inf)  # past the end no value is below it
@@ -468,14 +470,17 @@ def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
         x_row, x_bound, x_slack, y_rows, y_bounds, y_slacks, factor, parameter, inverse_unit,
         values, out,
     ):  # fmt: skip
-        """Write values and what they finish as, and return whether any is below its bound."""
+        """Write values and what they finish as, and return whether any is below its bound.
+
+        Or beyond float32, where what it finishes as may not be.
+        """
         for j in range(0, values.size, lanes):
             store(values, j, narrow(read(y_rows, j) + x_row - read_sums(out, j) * factor))
         below = lanes_before(0, filled_with(0.0))
         for j in range(0, values.size, lanes):
             v = slack(values, j)
             bound = bound_of(x_bound, x_slack, floor(y_bounds, j), slack(y_slacks, j))
-            below |= margin_of(v) < bound
+            below |= (margin_of(v) < bound) | (absolute(v) == infinity)
             store(out, j, finished(say(v, parameter) * inverse_unit))
         return any_of(below)
 
@@ -500,7 +505,8 @@ def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
                     p = part(x, x_starts[i], x_starts[i] + width)
                     for j in range(v.size):
                         bound = bound_of(x_bounds[i], x_slacks[i], y_bound[j], y_slack[j])
-                        if margin_of_one(v[j]) < bound or (first + j == own and bound == bound):
+                        uncertain = margin_of_one(v[j]) < bound or abs(v[j]) == np.inf
+                        if uncertain or (first + j == own and bound == bound):
                             at = y_starts[first + j]
                             value = direct(
                                 p, part(y, at, at + width), x_totals[i], x_rests[i],

@@ -137,7 +137,7 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
     # a fifth of the speed of a loss, where nothing but the exponential is computed.
     narrow = AVX2 and not softcap and weights in ("none", "kept", "entropy")
     if narrow:
-        arithmetic = vmath.halved(arithmetic)
+        arithmetic = vmath.with_lanes(arithmetic, arithmetic.lanes // 2)
     real, exp2, lanes, filled = (
         arithmetic.real, arithmetic.exp2, arithmetic.lanes, arithmetic.filled,
     )  # fmt: skip

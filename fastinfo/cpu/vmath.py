@@ -504,17 +504,8 @@ double = Arithmetic(
 
 
 @cache
-def halved(arithmetic):
-    """Return an arithmetic on vectors of half the length."""
-    lanes = arithmetic.lanes // 2
-    lane = types.float32 if arithmetic is single else types.float64
-    return Arithmetic(**{**vars(arithmetic), "lanes": lanes, "filled": simd.filled(lane, lanes)})
-
-
-@cache
-def doubled(arithmetic):
-    """Return an arithmetic on pairs of vectors."""
-    lanes = arithmetic.lanes * 2
+def with_lanes(arithmetic, lanes):
+    """Return an arithmetic on vectors of another length."""
     lane = types.float32 if arithmetic is single else types.float64
     return Arithmetic(**{**vars(arithmetic), "lanes": lanes, "filled": simd.filled(lane, lanes)})
 
