@@ -33,8 +33,9 @@ COLUMNS = 64
 NARROW_COLUMNS, BESIDE = 256, 32
 # Factors whose range depends on a parameter: what they overflow or underflow is computed again.
 POWERS = ("power_of", "other_power_of", "half_power_of", "square_of", "inverse_of")
-# Columns of a product finished at a time: what is known of them stays in the first-level cache.
-FINISHED = 512
+# Columns of a product finished at a time: what is known of them stays in the second-level cache,
+# and rows are read so far in one go (512 took a sixth longer).
+FINISHED = 2048
 
 
 @helper(EXACT)

@@ -21,10 +21,11 @@ from fastinfo.cpu import pair_kernels as kernels
 from fastinfo.cpu.bins import Divisors
 from fastinfo.cpu.tiles import stretch
 from fastinfo.cpu.vmath import STORAGE
-from fastinfo.engine import get_num_threads, run
+from fastinfo.engine import run
 
-# Rows of a band: 512 and more keep the matrix product at full speed.
-BAND = 1024
+# Rows of a band; and most of a matrix product, for which BLAS reads all of y anew (bands of 1024 took
+# 4 % longer), as long as no array beside the result is larger than malloc keeps for the next band.
+BAND, PRODUCT_BAND, KEPT_BYTES = 1024, 4096, 1 << 25
 # Rows of no more bins are taken side by side, and of FEW in float64: their pairs are so often near
 # each other that computing those again would take most of the time.
 NARROW, FEW = 128, 4
@@ -153,11 +154,23 @@ def bands(job: Job, out: np.ndarray | None) -> Iterator[tuple[int, np.ndarray]]:
     shape = (job.x.count, job.y.count)
     fill = job.x.road(job).block(0, shape[1])
     direct = out is not None and out.flags.c_contiguous and not isinstance(out, np.memmap)
-    for lo in range(0, shape[0], BAND):
-        hi = min(lo + BAND, shape[0])
+    rows = _rows_of_band(job, direct)
+    for lo in range(0, shape[0], rows):
+        hi = min(lo + rows, shape[0])
         band = out[lo:hi] if direct and out is not None else np.empty((hi - lo, shape[1]), job.real)
         fill(lo, band)
         yield lo, band
+
+
+def _rows_of_band(job: Job, direct: bool) -> int:
+    """How many rows of the matrix are made at a time."""
+    products = job.measure.products
+    if job.symmetric or not products:
+        return BAND
+    width = job.x.width * (2 if products[-1].turned else 1)
+    beside = 0 if direct and width <= PRODUCT_BINS else job.y.count
+    rows = KEPT_BYTES // (np.dtype(job.real).itemsize * max(width, beside))
+    return min(max(BAND, rows), PRODUCT_BAND)
 
 
 def mirror(out: np.ndarray) -> None:
@@ -318,11 +331,10 @@ class Products:
             job.total, road.says, road.margin, job.measure.finish, x_side.storage, y.storage,
             job.real,
         )  # fmt: skip
-        factors = np.empty((min(BAND, x_side.count), width), job.real)
 
         def fill(lo: int, band: np.ndarray) -> None:
             x = x_side.rows(slice(lo, lo + len(band)))
-            e = factors[: len(band)]
+            e = np.empty((len(band), width), job.real)
             x_rows, x_norms = self.factors(x, False, e)
             x_bounds, x_slacks = self._bounds(x_rows, x_norms, error, slack, floor)
             supports = _together(x, y_supports, job.measure.infinite)
@@ -344,7 +356,7 @@ class Products:
                     arrays.empty((room,), job.real), right[lowest:last],
                 )  # fmt: skip
 
-            run(task, len(band), TILE_ROWS, len(band), _beside_blas())
+            run(task, len(band), TILE_ROWS, len(band))
 
         return fill
 
@@ -422,16 +434,6 @@ def _reference(
     out = np.empty_like(mean)
     kernels.references(function)(mean, weights, parameter, out)
     return out
-
-
-def _beside_blas() -> int:
-    """How many threads finish a product.
-
-    BLAS keeps its threads spinning for 0.1 s, and a thread of ours gets half of such a core: of two
-    threads the second is no gain here, where memory is the limit.
-    """
-    threads = get_num_threads()
-    return threads if threads > 2 else 1
 
 
 # Which rows have empty bins, bits of the bins that are filled, and of those that are empty.
