@@ -167,10 +167,10 @@ def _entropy_gap_single(u):
 @helper(EXACT)
 def _entropy_gap_near_single(u):
     """The same for u from -1/2 to 1/2."""
-    low = (((_U5 * u + _U4) * u + _U3) * u + _U2) * u + _U1
-    square = u * u
-    high = (((_U10 * u + _U9) * u + _U8) * u + _U7) * u + _U6
-    return square * (high * (square * square * u) + low)
+    z = u * u
+    even = (((_U9 * z + _U7) * z + _U5) * z + _U3) * z + _U1
+    odd = (((_U10 * z + _U8) * z + _U6) * z + _U4) * z + _U2
+    return z * (odd * u + even)
 
 
 @helper(EXACT)
