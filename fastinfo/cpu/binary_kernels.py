@@ -13,7 +13,7 @@ from fastinfo.arrays import words
 from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import fence, loader, part, prefetch, store, stream
 from fastinfo.cpu.row_kernels import PREFETCH
-from fastinfo.cpu.simd import any_of, double, sum_of, where
+from fastinfo.cpu.simd import any_of, double, maximum, minimum, sum_of, where
 from fastinfo.engine import EXACT, formula, helper, kernel
 
 # What is read: logits, or probabilities.
@@ -113,8 +113,7 @@ def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradie
     def read_and_write(
         x, y, pos, sample, pos_number, number, losses, out, streamed, rotation, figures
     ):
-        total = double(filled(0.0))
-        wrong = total != total
+        total, lowest, highest = double(filled(0.0)), filled(0.0), filled(0.0)
         # Streaming stores go to multiples of a vector's size: what is before the first comes apart.
         # The sum is the same wherever `out` is: lane i has the elements i, i + lanes, ... in order.
         head = -out.ctypes.data // item % lanes if streamed else 0
@@ -133,9 +132,9 @@ def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradie
                 prefetch(bx, k + ahead)
                 prefetch(by, k + y_ahead)
                 v, t = read(bx, k), read_y(by, k)
-                wrong |= (t < 0.0) | (t > 1.0)
+                lowest, highest = minimum(t, lowest), maximum(t, highest)
                 if probabilities:
-                    wrong |= (v < 0.0) | (v > 1.0)
+                    lowest, highest = minimum(v, lowest), maximum(v, highest)
                 loss, slope = element(v, t, pos_weight(bp, k, pos_number))
                 loss = weighted(loss, bs, k, number)
                 total += double(loss)
@@ -148,7 +147,7 @@ def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradie
                     else:
                         store(o, k, g)
         figures[TOTAL] = sum_of(rotated(total, lanes - head, rotation))
-        figures[OUTSIDE] = 1.0 if any_of(wrong) else 0.0
+        figures[OUTSIDE] = 1.0 if any_of((lowest < 0.0) | (highest > 1.0)) else 0.0
         fence()
 
     return read_and_write

@@ -14,7 +14,7 @@ from fastinfo.arrays import words
 from fastinfo.cpu import row_kernels as rows
 from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import fence, part, prefetch, row_of, store, stream
-from fastinfo.cpu.simd import apart, where, with_lane
+from fastinfo.cpu.simd import any_of, apart, where, with_lane
 from fastinfo.engine import EXACT, formula, helper, kernel
 
 # Coefficients of a row's gradient.
@@ -23,12 +23,26 @@ REFERENCE, SCALE, SHARE, TARGET, COEFFICIENTS = range(5)
 # A factor of kept exponentials that float32 might round to a subnormal number.
 LEAST = 2.0**-120
 
-_target_gradient = formula(formulas.target_gradient)
+_log_sum, _target_gradient = formula(formulas.log_sum), formula(formulas.target_gradient)
+
+
+@helper(EXACT)
+def _coefficients_of_entropy(state, target, weight, w, option, coefficients):
+    """Coefficients of the gradient of an entropy: -weight / T p ((z - m) / T - log Σ w + H)."""
+    inverse_t = option[rows.INVERSE_TEMPERATURE]
+    log_sum = _log_sum(state[rows.MAX], state[rows.REST])
+    entropy = rows.entropy_of(state, target, 1.0, w, option)
+    factor = -weight * inverse_t * np.exp(-log_sum)
+    coefficients[REFERENCE] = state[rows.MAX]
+    coefficients[SCALE], coefficients[SHARE] = factor * (entropy - log_sum), factor * inverse_t
+    coefficients[TARGET] = 0.0
 
 
 @cache
-def _coefficients(softcap):
+def _coefficients(softcap, weights):
     """Coefficients of a row's gradient from its state; NaN where the row is no distribution."""
+    if weights == "entropy":
+        return _coefficients_of_entropy
     target_terms = rows.target_terms(softcap)
 
     @helper(EXACT)
@@ -92,6 +106,15 @@ def _emit(storage, softcap, weights, soft, into):
     zero, lift, lowered = real(0), real(64), real(2.0**-64)
     ahead = rows.PREFETCH // np.dtype(words(storage)).itemsize
 
+    @helper(EXACT)
+    def of_entropy(d, t, share, factor):
+        is_low = t < -lift
+        if any_of(is_low):  # p log p may be a normal number where p is none, and p may be 0
+            e = exp2(where(is_low, t + lift, t))
+            g = where(e > zero, e * (d * share + factor), e * factor)
+            return where(is_low, g * lowered, g)
+        return exp2(t) * (d * share + factor)
+
     @helper(EXACT, inline=False)
     def emit(x, y, w, target, coefficients, option, out, streamed):
         apart()
@@ -108,14 +131,7 @@ def _emit(storage, softcap, weights, soft, into):
                 z, slope = z_of(read(b, k), cap, inner)
                 d = z - ref
                 t = d * scale
-                if entropy:  # p log p may be a normal number where p is none
-                    is_low = t < -lift
-                    t = where(is_low, t + lift, t)
-                e = exp2(t)
-                g = e * factor
-                if entropy:
-                    g = where(e > zero, e * (d * share + factor), g)
-                    g = where(is_low, g * lowered, g)
+                g = of_entropy(d, t, share, factor) if entropy else exp2(t) * factor
                 if linear:
                     g -= weight(by, bw, k, alpha, beta) * share
                 if softcap:
@@ -151,11 +167,11 @@ def _emit_kept(storage):
 
 
 @cache
-def coefficients(softcap):
+def coefficients(softcap, weights):
     """Kernel: coefficients of gradients from states."""
-    coefficients_of = _coefficients(softcap)
+    coefficients_of = _coefficients(softcap, weights)
 
-    @kernel(softcap)
+    @kernel(softcap, weights == "entropy")
     def write_coefficients(state, targets, active, w, option, coefficients):
         for i in range(targets.size):
             if active[i] != 0.0:
@@ -199,7 +215,7 @@ def losses_and_gradients(storage, softcap, weights, soft):
     `state` and `coefficients` are room for one row, so is `y` where weights are "kept".
     """
     read_piece = rows.piece_reader(storage, softcap, weights, soft, False)
-    finish, coefficients_of = rows.loss_of(softcap), _coefficients(softcap)
+    finish, coefficients_of = rows.value_of(softcap, weights), _coefficients(softcap, weights)
     emit, emit_kept = _emit(storage, softcap, weights, soft, storage), _emit_kept(storage)
     keeps = weights == "kept"
 

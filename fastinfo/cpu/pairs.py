@@ -23,8 +23,8 @@ from fastinfo.cpu.tiles import stretch
 from fastinfo.cpu.vmath import STORAGE
 from fastinfo.engine import run
 
-# Rows of a band; and most of a matrix product, for which BLAS reads all of y anew (bands of 1024 took
-# 4 % longer), as long as no array beside the result is larger than malloc keeps for the next band.
+# Rows of a band; and most of a matrix product, for which BLAS reads all of y anew (4 % more time
+# with bands of 1024), as long as no array beside the result is larger than what malloc keeps.
 BAND, PRODUCT_BAND, KEPT_BYTES = 1024, 4096, 1 << 25
 # Rows of no more bins are taken side by side, and of FEW in float64: their pairs are so often near
 # each other that computing those again would take most of the time.

@@ -190,7 +190,7 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
     def both(s, t):
         return (
             maximum(t[0], s[0]), s[1] + t[1], s[2] + t[2], s[3] + t[3], s[4] + t[4], s[5] + t[5],
-            maximum(t[6], s[6]),
+            maximum(t[6], s[6]) if relative else t[6],
         )  # fmt: skip
 
     @helper(EXACT)
@@ -515,6 +515,18 @@ def loss_of(softcap):
     return finish
 
 
+@helper(EXACT)
+def entropy_of(state, target, weight, w, option):
+    """Weighted entropy of a row from its state."""
+    entropy = _softmax_entropy(state[REST], state[ENTROPY], option[INVERSE_TEMPERATURE])
+    return weight * (entropy + 0.0 * _log_sum(state[MAX], state[REST]))
+
+
+def value_of(softcap, weights):
+    """What is asked for of a row: its entropy, or its loss."""
+    return entropy_of if weights == "entropy" else loss_of(softcap)
+
+
 # --- kernels -------------------------------------------------------------------------------------
 
 
@@ -522,7 +534,7 @@ def loss_of(softcap):
 def losses(storage, softcap, weights, soft):
     """Kernel: losses of rows of one piece each; `state` is room for one."""
     read_piece = piece_reader(storage, softcap, weights, soft, False)
-    finish = loss_of(softcap)
+    finish = value_of(softcap, weights)
 
     @kernel(storage, softcap, weights, soft)
     def read_losses(x, starts, width, y, y_starts, w, targets, active, option, out, state):
@@ -573,11 +585,11 @@ def states(storage, softcap, weights, soft, statistics, ranks, jumps):
 
 
 @cache
-def finishes(softcap):
-    """Kernel: losses from states."""
-    finish = loss_of(softcap)
+def finishes(softcap, weights):
+    """Kernel: losses from states, or entropies."""
+    finish = value_of(softcap, weights)
 
-    @kernel(softcap)
+    @kernel(softcap, weights == "entropy")
     def finish_rows(state, targets, active, w, option, losses):
         for i in range(losses.size):
             losses[i] = 0.0

@@ -369,6 +369,15 @@ def _is_avx512(at: Site, kind: Any) -> bool:
     return AVX512 and isinstance(kind, Vector) and kind.lanes * kind.lane.bitwidth == 512
 
 
+def _in_range(at: Site, kind: Any, t: Any) -> tuple[Any, Any]:
+    """The exponent, no lower than what is taken, and what rounds it."""
+    magic, lowest, _ = (
+        spread(at.context, at.builder, ir.Constant(ir.DoubleType(), float(c)), types.float64, kind)
+        for c in _POWERS[_lane_of(kind)]
+    )
+    return at.builder.select(at.builder.fcmp_ordered("<", t, lowest), lowest, t), magic
+
+
 def _avx512(at: Site, name: str, *given: Any) -> Any:
     """Call an AVX-512 instruction on whole registers, in the rounding that is set."""
     v, name = given[0], f"x86.avx512.{name}.{'ps' if given[0].type.count == 16 else 'pd'}.512"
@@ -389,19 +398,30 @@ def power_of_two_below(at, t):
     if _is_avx512(at, kind):
         f = _avx512(at, "mask.reduce", t, WORD(8))
         return at.context.make_tuple(build, at.kind, [build.fsub(t, f), f])
-    magic, lowest, _ = (
-        spread(at.context, build, ir.Constant(ir.DoubleType(), float(c)), types.float64, kind)
-        for c in _POWERS[_lane_of(kind)]
-    )
-    t = build.select(build.fcmp_ordered("<", t, lowest), lowest, t)
+    t, magic = _in_range(at, kind, t)
     rounded = build.fadd(t, magic)
     f = build.fsub(t, build.fsub(rounded, magic))
     return at.context.make_tuple(build, at.kind, [rounded, f])
 
 
+@instruction(lambda t: types.UniTuple(t, 2))
+def whole_power_of_two(at, t):
+    """Return n and f as `power_of_two_below` does, but with f from 0 to 1.
+
+    AVX-512 scales by the whole part of what it is given: of 12 instructions for an exponential and
+    its sum one less.
+    """
+    build, (kind, _) = at.builder, at.kind
+    if _is_avx512(at, kind):
+        return at.context.make_tuple(build, at.kind, [t, _avx512(at, "mask.reduce", t, WORD(9))])
+    t, magic = _in_range(at, kind, t)
+    whole = call(build, f"floor.{name_of(t.type)}", t.type, [t])
+    return at.context.make_tuple(build, at.kind, [build.fadd(whole, magic), build.fsub(t, whole)])
+
+
 @instruction(same)
 def times_power_of_two(at, p, n):
-    """Return p 2**n for an n of `power_of_two_below`."""
+    """Return p 2**n for an n of `power_of_two_below` or `whole_power_of_two`."""
     build, kind = at.builder, at.kind
     if _is_avx512(at, kind):
         return _avx512(at, "mask.scalef", p, n)
@@ -437,17 +457,23 @@ def root(at, x):
     return call(at.builder, f"sqrt.{name_of(x.type)}", x.type, [x])
 
 
-def _larger(builder: Any, a: Any, b: Any) -> Any:
-    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+def _extreme(at: Site, name: str, sign: str, a: Any, b: Any) -> Any:
+    if _is_avx512(at, at.kind):
+        # LLVM moves a selection before the shift or mask that made its operands, in two steps each.
+        return _avx512(at, name, a, b)
+    return at.builder.select(at.builder.fcmp_ordered(sign, a, b), a, b)
 
 
 @instruction(same)
 def maximum(at, a, b):
     """Return a where a > b, else b: a NaN in a is passed over, one in b stays."""
-    if _is_avx512(at, at.kind):
-        # LLVM moves a selection before the shift or mask that made its operands, in two steps each.
-        return _avx512(at, "max", a, b)
-    return _larger(at.builder, a, b)
+    return _extreme(at, "max", ">", a, b)
+
+
+@instruction(same)
+def minimum(at, a, b):
+    """Return a where a < b, else b: a NaN in a is passed over, one in b stays."""
+    return _extreme(at, "min", "<", a, b)
 
 
 def _two_sum(builder: Any, a: Any, b: Any) -> tuple[Any, ...]:
@@ -532,7 +558,8 @@ def exact_sum_of(at, v):
 @instruction(lambda v: v.lane)
 def highest_of(at, v):
     """Return the largest lane; see `maximum`."""
-    return _fold(at.builder, v, lambda a, b: _larger(at.builder, a, b))
+    build = at.builder
+    return _fold(build, v, lambda a, b: build.select(build.fcmp_ordered(">", a, b), a, b))
 
 
 @instruction(lambda v: v.lane)

@@ -30,6 +30,7 @@ from fastinfo.cpu.simd import (
     times_power_of_two,
     uint16,
     where,
+    whole_power_of_two,
 )
 from fastinfo.engine import EXACT, helper
 
@@ -122,11 +123,24 @@ def _exp2_and_below_single(t):
     return e, where(f == t, p, e - _F_ONE)
 
 
+# the same on [0, 1]: 8.2e-8
+_W1, _W2, _W3, _W4, _W5 = (
+    _f(c)
+    for c in (
+        0.693151311806920911,
+        0.240164450128058898,
+        0.0557999131863184117,
+        0.00901703022643536578,
+        0.00186713010818397593,
+    )
+)
+
+
 @helper(EXACT)
 def _exp2_single(t):
     """2**t for t <= 127.5, NaN for NaN; below -126 a subnormal number or 0."""
-    n, f = power_of_two_below(t)
-    p = (((((_E5 * f + _E4) * f + _E3) * f + _E2) * f + _E1) * f) + _F_ONE
+    n, f = whole_power_of_two(t)
+    p = (((((_W5 * f + _W4) * f + _W3) * f + _W2) * f + _W1) * f) + _F_ONE
     return times_power_of_two(p, n)
 
 
