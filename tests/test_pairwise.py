@@ -15,6 +15,7 @@ from accuracy import (
 from cases import FLOATS, PAIR_MEASURES, SYMMETRIC, WIDE_FLOATS, WITH_BASE
 
 import fastinfo
+from fastinfo.cpu import pairs
 
 DIVERGENCES = PAIR_MEASURES[1:]
 BINS = [3, 8, 17, 64, 257, 1025, 4096]
@@ -426,3 +427,19 @@ def test_kernels_of_any_weights_have_a_name_of_their_own():
 
     keys = [key_of(MEASURES["js_divergence"].at(w).total, abs) for w in (0.5, 0.3)]
     assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize("measure", DIVERGENCES)
+@pytest.mark.parametrize("dtype", WIDE_FLOATS)
+def test_bands_and_stretches_of_columns_meet(rng, monkeypatch, measure, dtype):
+    """Bands of a few rows, the last shorter, and more columns than are finished at a time."""
+    x, y = rng.dirichlet(np.ones(21), 11).astype(dtype), rng.dirichlet(np.ones(21), 2100)
+    y = y.astype(dtype)
+    whole = fastinfo.pairwise(x, y, measure)
+    monkeypatch.setattr(pairs, "BAND", 4)
+    monkeypatch.setattr(pairs, "PRODUCT_BAND", 4)
+    out = np.full((11, 2100), np.nan, dtype)
+    assert_close_measure(measure, fastinfo.pairwise(x, y, measure, out=out), whole, dtype)
+    check(x[7:9], y[2040:2060], measure)
+    corner = fastinfo.pairwise(x[7:9], y[2040:2060], measure)
+    assert_close_measure(measure, whole[7:9, 2040:2060], corner, dtype)
