@@ -441,5 +441,6 @@ def test_bands_and_stretches_of_columns_meet(rng, monkeypatch, measure, dtype):
     out = np.full((11, 2100), np.nan, dtype)
     assert_close_measure(measure, fastinfo.pairwise(x, y, measure, out=out), whole, dtype)
     check(x[7:9], y[2040:2060], measure)
+    check(x, None, measure)
     corner = fastinfo.pairwise(x[7:9], y[2040:2060], measure)
     assert_close_measure(measure, whole[7:9, 2040:2060], corner, dtype)

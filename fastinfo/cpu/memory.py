@@ -10,6 +10,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core.errors import TypingError
 from numba.np.arrayobj import make_array, populate_array
 
 from fastinfo.cpu.simd import WORD, Vector, before, call, instruction, name_of, spread
@@ -30,6 +31,8 @@ def _view(context: Any, builder: Any, kind: Any, array: Any, offset: Any, size: 
 
 
 def _view_of(x: Any, *given: Any) -> Any:
+    if x.layout != "C":  # views are made without strides: rows of a wider array would be misread
+        raise TypingError(f"a part or a row of {x}, which is not contiguous")
     return types.Array(x.dtype, 1, "C", not x.mutable)
 
 

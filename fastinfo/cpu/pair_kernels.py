@@ -438,7 +438,7 @@ def values(total, finish, storage_x, storage_y, into):
 def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
     """Kernel: finish a band of the matrix that holds Σ f(p) g(q), with the test of supports.
 
-    Column j of `out` is row `y_lo` + j of y. `room` is for `FINISHED` values.
+    Column `skip` + j of `out` is row `y_lo` + j of y, j from 0 on. `room` is for `FINISHED` values.
     """
     direct = pair_value(total, storage_x, storage_y, into)
     if into == "float32":  # the sum in float64, all that is made of it in float32
@@ -489,14 +489,14 @@ def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
     def finish_rows(
         lo, x_lo, y_lo, factor, x_rows, y_rows, x_bounds, y_bounds, x_slacks, y_slacks, x_holes,
         y_holes, x_filled, x_empty, y_filled, y_empty, x, x_starts, x_totals, x_rests, y, y_starts,
-        y_totals, y_rests, width, parameter, unit, diagonal, room, out,
+        y_totals, y_rests, width, parameter, unit, diagonal, room, skip, out,
     ):  # fmt: skip
-        for first in range(0, out.shape[1], FINISHED):
-            last = min(first + FINISHED, out.shape[1])
+        for first in range(0, y_rows.size, FINISHED):
+            last = min(first + FINISHED, y_rows.size)
             y_row, y_bound = part(y_rows, first, last), part(y_bounds, first, last)
             y_slack, v = part(y_slacks, first, last), part(room, 0, last - first)
             for i in range(lo, lo + out.shape[0]):
-                target = part(row_of(out, i - lo), first, last)
+                target = part(row_of(out, i - lo), skip + first, skip + last)
                 below = finish_all(
                     x_rows[i], x_bounds[i], x_slacks[i], y_row, y_bound, y_slack, factor,
                     real(parameter), real(1.0 / unit), v, target,

@@ -353,7 +353,7 @@ class Products:
                     y_bounds[first:], x_slacks, y_slacks[first:], supports[0][0], y_holes,
                     supports[0][1], supports[0][2], y_filled, y_empty, *x.arguments,
                     *y_part.arguments, x.width, job.parameter, job.unit, job.same,
-                    arrays.empty((room,), job.real), right[lowest:last],
+                    arrays.empty((room,), job.real), first, band[lowest:last],
                 )  # fmt: skip
 
             run(task, len(band), TILE_ROWS, len(band))
