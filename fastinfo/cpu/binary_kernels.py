@@ -12,7 +12,6 @@ from fastinfo import formulas
 from fastinfo.arrays import words
 from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import fence, loader, part, prefetch, store, stream
-from fastinfo.cpu.row_kernels import PREFETCH
 from fastinfo.cpu.simd import any_of, double, maximum, minimum, sum_of, where
 from fastinfo.engine import EXACT, formula, helper, kernel
 
@@ -106,7 +105,6 @@ def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradie
     weighted = _weighted(arithmetic, sample_storage)
     own, narrow = vmath.STORAGE[storage][0].convert, vmath.narrower(storage)
     rotated = _rotated(lanes)
-    ahead, y_ahead = PREFETCH // item, PREFETCH // np.dtype(words(y_storage)).itemsize
     probabilities = inputs == PROBABILITIES
 
     @kernel(inputs, storage, y_storage, pos_storage, sample_storage, each, gradient)
@@ -129,8 +127,8 @@ def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradie
             )
             bp, bs = part(pos, lo, hi), part(sample, lo, hi)
             for k in range(0, bx.size, lanes):
-                prefetch(bx, k + ahead)
-                prefetch(by, k + y_ahead)
+                prefetch(bx, k)
+                prefetch(by, k)
                 v, t = read(bx, k), read_y(by, k)
                 lowest, highest = minimum(t, lowest), maximum(t, highest)
                 if probabilities:

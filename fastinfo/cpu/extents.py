@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fastinfo.arrays import Rows, words
+from fastinfo.arrays import Rows
 from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import part, prefetch
-from fastinfo.cpu.row_kernels import PREFETCH
 from fastinfo.cpu.simd import double, highest_of, maximum, sum_of
 from fastinfo.cpu.tiles import elements, stretch
 from fastinfo.engine import kernel, run
@@ -72,7 +71,6 @@ def _extents(storage: str) -> Any:
         arithmetic.filled,
         arithmetic.lanes,
     )
-    ahead = PREFETCH // words(storage).itemsize
 
     @kernel(storage)
     def read_rows(x, starts, width, figures):  # type: ignore[no-untyped-def]
@@ -80,7 +78,7 @@ def _extents(storage: str) -> Any:
             row = part(x, starts[i], starts[i] + width)
             low, high, total = filled(0.0), filled(0.0), double(filled(0.0))
             for k in range(0, width, lanes):
-                prefetch(row, k + ahead)
+                prefetch(row, k)
                 v = read(row, k)
                 low, high = maximum(-v, low), maximum(v, high)
                 total += double(v)

@@ -104,7 +104,6 @@ def _emit(storage, softcap, weights, soft, into):
     head_of, place = _placer(arithmetic, into)
     linear, entropy = weights not in rows.UNWEIGHTED, weights == "entropy"
     zero, lift, lowered = real(0), real(64), real(2.0**-64)
-    ahead = rows.PREFETCH // np.dtype(words(storage)).itemsize
 
     @helper(EXACT)
     def of_entropy(d, t, share, factor):
@@ -127,7 +126,7 @@ def _emit(storage, softcap, weights, soft, into):
         for lo, hi in ((0, head), (head, x.size)):
             b, by, bw, o = part(x, lo, hi), part(y, lo, hi), part(w, lo, hi), part(out, lo, hi)
             for k in range(0, b.size, lanes):
-                prefetch(b, k + ahead)
+                prefetch(b, k)
                 z, slope = z_of(read(b, k), cap, inner)
                 d = z - ref
                 t = d * scale

@@ -10,7 +10,6 @@ import numpy as np
 
 from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import fence, part, prefetch, store
-from fastinfo.cpu.row_kernels import LINE, PREFETCH
 from fastinfo.cpu.simd import double, sum_of, two_sum, where
 from fastinfo.engine import EXACT, formula, helper, kernel
 
@@ -53,12 +52,11 @@ def _readers(p_storage, q_storage, arithmetic):
     read_p, read_q = (
         vmath.reader(storage, arithmetic, -np.inf) for storage in (p_storage, q_storage)
     )
-    lanes = arithmetic.lanes
 
     @helper(EXACT)
     def read(p, q, k):
-        prefetch(p, k + PREFETCH // LINE * lanes)
-        prefetch(q, k + PREFETCH // LINE * lanes)
+        prefetch(p, k)
+        prefetch(q, k)
         return read_p(p, k), read_q(q, k)
 
     return read
