@@ -16,13 +16,11 @@ from fastinfo import checks
 from fastinfo.arrays import Rows, Source, as_result, empty, read_only, words
 from fastinfo.cpu import binary_kernels as kernels
 from fastinfo.cpu import extents
-from fastinfo.cpu.tiles import elements, in_place, put_elements, room
+from fastinfo.cpu.tiles import elements, in_place, put_elements, room, streams
 from fastinfo.engine import run
 
 # Elements that a thread takes at a time: of float32 a megabyte each of x, y and the gradient.
 PIECE = 1 << 18
-# A gradient of more than this many bytes is written past the caches, in place too.
-STREAM_BYTES = 1 << 23
 NOTHING = read_only(np.empty(0))
 
 
@@ -142,7 +140,7 @@ def _read(
         problem.inputs, *[r and r.storage for r in rows[:4]], values is not None, grad is not None
     )
     unused = [np.empty(0, words(kind)) for kind in (x.result, x.storage)]
-    streamed = grad is not None and grad.nbytes >= STREAM_BYTES and in_place(rows[5])
+    streamed = grad is not None and in_place(rows[5]) and streams(rows[5], *rows[:2])
     size = x.data.size
     figures = np.empty((-(-size // PIECE), kernels.FIGURES))
 

@@ -18,7 +18,7 @@ from fastinfo.cpu import gradient_kernels
 from fastinfo.cpu import row_kernels as kernels
 from fastinfo.cpu.row_kernels import PIECE
 from fastinfo.cpu.simd import AVX2
-from fastinfo.cpu.tiles import put, stretch, writable
+from fastinfo.cpu.tiles import put, streams, stretch, writable
 from fastinfo.engine import run
 from fastinfo.formulas import LN2
 
@@ -31,8 +31,6 @@ ROW_COST = 1000
 MERGE_COST = 200
 # Elements of a tile that rows not readable in place are copied to.
 TILE = 1 << 20
-# A gradient of more than this many bytes is written past the caches, in place too.
-STREAM_BYTES = 1 << 23
 # Of which logits the first reading keeps its exponentials for the second. With AVX-512 float32 ones
 # are computed as fast as kept; keeping took 0.65 of the time for bfloat16, 0.85 to 0.9 for others.
 KEEPS = ("float16", "bfloat16", "float64", *(["float32"] if AVX2 else []))
@@ -377,7 +375,7 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
         kept = (problem.logits.storage, False, "kept", problem.logits.arithmetic)
         variant = kept if keeps else problem.variant
         read_and_write = gradient_kernels.losses_and_gradients(*variant)
-        streamed = target.data.nbytes >= STREAM_BYTES and not target.copied
+        streamed = streams(target, problem.logits)
 
     def task(lo: int, hi: int) -> None:
         logits, starts, width, y, y_starts = problem.stretch(lo, hi, 0, problem.logits.width)
@@ -467,7 +465,7 @@ def states_by_stretches(problem: Problem) -> np.ndarray:
 def _emit(problem: Problem, coefficients: np.ndarray, target: Rows, first: int = 0) -> None:
     """Write the gradients of the rows from `first` on."""
     write_rows = gradient_kernels.gradients(*problem.variant, target.storage)
-    streamed = target.data.nbytes >= STREAM_BYTES and not target.copied
+    streamed = streams(target, problem.logits)
 
     def task(
         lo: int, hi: int, begin: int, end: int, memory: np.ndarray, starts: np.ndarray

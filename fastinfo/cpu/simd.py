@@ -36,6 +36,9 @@ def _has(*features: str) -> bool:
     return set(features) <= set(cpu_target.target_context.codegen().magic_tuple()[2].split(","))
 
 
+# Whether it is one of AMD's, whose first-level cache takes what comes from memory, and what is
+# written past it, in its own way.
+ZEN = cpu_target.target_context.codegen().magic_tuple()[1].startswith("znver")
 AVX512 = _has("+avx512f", "+avx512dq")
 # Whether one instruction counts the bits of each lane: elsewhere it takes about eight.
 COUNTS_BITS = AVX512 and _has("+avx512vpopcntdq")
