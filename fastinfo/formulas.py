@@ -182,6 +182,21 @@ def binary_cross_entropy_of_logit(x, y, pos_weight):
     return loss, where(negative, b * e - a, b - a * e) / (1.0 + e)
 
 
+def binary_cross_entropy_of_label(x, is_one, pos_weight):
+    """The same of a label that is 1 or 0, to the last bit, in two thirds of the operations.
+
+    With z = -x for 1 and x for 0, it is c (log1p(e) + max(z, 0)), its derivative by z c σ(z).
+    """
+    z = where(is_one, -x, x)
+    against = z > 0.0
+    size = where(x < 0.0, -x, x)
+    e = exp(-size)
+    c = where(is_one, pos_weight, 1.0)
+    loss = c * log1p(e) + where(against, c * size, 0.0)
+    slope = where(z < 0.0, c * e, c) / (1.0 + e)
+    return loss, where(is_one, -slope, slope)
+
+
 def log_of_rest(p):
     """log(1 - p), by what u = 1 - p as rounded has kept of p: log(u) p / (1 - u) (Kahan)."""
     u = 1.0 - p

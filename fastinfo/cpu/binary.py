@@ -17,6 +17,7 @@ from fastinfo.arrays import Rows, Source, as_result, empty, read_only, words
 from fastinfo.cpu import binary_kernels as kernels
 from fastinfo.cpu import extents
 from fastinfo.cpu.tiles import elements, in_place, put_elements, room, streams
+from fastinfo.cpu.vmath import STORAGE
 from fastinfo.engine import run
 
 # Elements that a thread takes at a time: of float32 a megabyte each of x, y and the gradient.
@@ -98,14 +99,17 @@ class Problem:
 
 def losses(problem: Problem, grad: np.ndarray | None, overwrites: bool) -> np.ndarray:
     """Return the reduced losses; with `grad`, write the derivatives there."""
-    x = problem.x
+    x, y, labels = problem.x, problem.y, None
     for source in problem.in_range:
         # all checks come before the first write; and the kernel reads y in the digits of x
         if source.dtype != "bool" and (overwrites or source.result != x.result):
-            low, high, _ = _extent(source)
+            if source is y:
+                low, high, labels = _labels(y)
+            else:
+                low, high, _ = _extent(source)
             refuse_outside([source] if low < 0.0 or high > 1.0 else [])
     values = empty(x.shape, x.result) if problem.reduction == "none" else None
-    loss, outside = _read(problem, values, grad)
+    loss, outside = _read(problem, labels, values, grad)
     refuse_outside(problem.in_range if outside else [])
     if values is not None:
         return values
@@ -121,24 +125,52 @@ def refuse_outside(sources: list[Source]) -> None:
         checks.refuse(source.name, "in [0, 1]", values, outside, ValueError, "position")
 
 
+def _labels(y: Source) -> tuple[float, float, np.ndarray | None]:
+    """Return the lowest target or 0, the highest or 1, and all as bits if each is 0 or 1.
+
+    Targets that are read before the first write need not be read in full again.
+    """
+    rows, size = _along([(y.data, y.dtype, y.storage)])[0], y.data.size
+    figures = np.empty((-(-size // PIECE), kernels.TARGET_FIGURES))
+    pack, lanes = kernels.labels(y.storage), STORAGE[y.storage][0].lanes
+    bits = np.empty(len(figures) * PIECE // 8 + 8, np.uint8)  # the last are read as eight bytes
+
+    def task(lo: int, hi: int) -> None:
+        for i in range(lo, hi):
+            targets = elements(rows, i * PIECE, min((i + 1) * PIECE, size))
+            first, words = i * PIECE // 8, -(-targets.size // lanes)
+            own = bits[first : first + words * lanes // 8]
+            pack(targets, own.view(f"u{lanes // 8}"), figures[i])
+
+    run(task, len(figures), 1)
+    low = figures[:, kernels.LOWEST].min(initial=0.0)
+    high = figures[:, kernels.HIGHEST].max(initial=1.0)
+    return low, high, None if figures[:, kernels.SOFT].any() else bits
+
+
 def _read(
-    problem: Problem, values: np.ndarray | None, grad: np.ndarray | None
+    problem: Problem,
+    labels: np.ndarray | None,
+    values: np.ndarray | None,
+    grad: np.ndarray | None,
 ) -> tuple[float, bool]:
     """Return the sum of the losses, and whether a target or probability is outside [0, 1].
 
-    With `values` the losses are written there.
+    With `labels`, these are the targets; with `values` the losses are written there.
     """
     x, weights = problem.x, problem.weights
     if not x.data.size:
         return 0.0, False
-    given = [x, problem.y, weights.pos_weights, weights.sample_weights]
+    y = problem.y if labels is None else None
+    given = [x, y, weights.pos_weights, weights.sample_weights]
     arrays = [None if s is None else (s.data, s.dtype, s.storage) for s in given]
     for array, kind in ((values, x.result), (grad, x.storage)):
         arrays.append(None if array is None else (array, kind, kind))
     rows = _along(arrays)
-    kernel = kernels.losses(
-        problem.inputs, *[r and r.storage for r in rows[:4]], values is not None, grad is not None
-    )
+    storages = [r and r.storage for r in rows[:4]]
+    if labels is not None:
+        storages[1] = kernels.LABELS
+    kernel = kernels.losses(problem.inputs, *storages, values is not None, grad is not None)
     unused = [np.empty(0, words(kind)) for kind in (x.result, x.storage)]
     streamed = grad is not None and in_place(rows[5]) and streams(rows[5], *rows[:2])
     size = x.data.size
@@ -151,10 +183,12 @@ def _read(
                 (none, True) if w is None else room(w, *at)
                 for w, none in zip(rows[4:], unused, strict=True)
             ]
+            stretches = [NOTHING if r is None else elements(r, *at) for r in rows[:4]]
+            if labels is not None:
+                stretches[1] = read_only(labels[at[0] // 8 :])
             kernel(
-                *[NOTHING if r is None else elements(r, *at) for r in rows[:4]],
-                weights.pos_weight, problem.factor, *[memory for memory, _ in outputs], streamed,
-                np.empty(2 * kernels.LANES), figures[i],
+                *stretches, weights.pos_weight, problem.factor, *[memory for memory, _ in outputs],
+                streamed, np.empty(2 * kernels.LANES), figures[i],
             )  # fmt: skip
             for w, (memory, own) in zip(rows[4:], outputs, strict=True):
                 if not own:

@@ -11,14 +11,27 @@ import numpy as np
 from fastinfo import formulas
 from fastinfo.arrays import words
 from fastinfo.cpu import vmath
-from fastinfo.cpu.memory import fence, loader, part, prefetch, store, stream
-from fastinfo.cpu.simd import any_of, double, maximum, minimum, sum_of, where
+from fastinfo.cpu.memory import fence, loader, mask_loader, part, prefetch, store, stream
+from fastinfo.cpu.simd import (
+    any_of,
+    bits_of_mask,
+    double,
+    highest_of,
+    maximum,
+    minimum,
+    sum_of,
+    where,
+)
 from fastinfo.engine import EXACT, formula, helper, kernel
 
 # What is read: logits, or probabilities.
 LOGITS, PROBABILITIES = "logits", "probabilities"
+# Targets of which each is 0 or 1, as bits: a storage like those of arrays.
+LABELS = "labels"
 # Figures of a stretch: Σ of its losses, and whether what must be in [0, 1] is not.
 TOTAL, OUTSIDE, FIGURES = range(3)
+# Figures of targets: the lowest or 0, the highest or 1, and whether one is neither 0 nor 1.
+LOWEST, HIGHEST, SOFT, TARGET_FIGURES = range(4)
 # Lanes of the longest vectors.
 LANES = 16
 
@@ -36,14 +49,37 @@ def _mathematics(arithmetic):
 
 
 @cache
-def _element(inputs, storage):
-    """The arithmetic of a kind of inputs, and its formula."""
+def _element(inputs, storage, labelled):
+    """The arithmetic of a kind of inputs, and its formula; perhaps that of masks of labels."""
     if inputs == PROBABILITIES:
         mathematics = vmath.lanewise
         return vmath.double, formula(formulas.binary_cross_entropy_of_probability, mathematics)
     arithmetic = vmath.STORAGE[storage][0]
-    mathematics = _mathematics(arithmetic)
-    return arithmetic, formula(formulas.binary_cross_entropy_of_logit, mathematics)
+    of_target, of_label = (
+        formulas.binary_cross_entropy_of_logit, formulas.binary_cross_entropy_of_label,
+    )  # fmt: skip
+    return arithmetic, formula(of_label if labelled else of_target, _mathematics(arithmetic))
+
+
+@cache
+def _targets(arithmetic, storage, as_masks):
+    """Return target(y, lo, hi, k): the vector y[lo + k:], as far as y[hi]; of labels the mask."""
+    if storage != LABELS:
+        read = vmath.reader(storage, arithmetic, 0.0)
+
+        @helper(EXACT)
+        def target(y, lo, hi, k):
+            stretch = part(y, lo, hi)
+            prefetch(stretch, k)
+            return read(stretch, k)
+
+        return target
+    load, filled = mask_loader(arithmetic.lanes), arithmetic.filled
+    if as_masks:
+        return helper(EXACT)(lambda y, lo, hi, k: load(y, lo + k, hi - lo - k))
+    return helper(EXACT)(
+        lambda y, lo, hi, k: where(load(y, lo + k, hi - lo - k), filled(1.0), filled(0.0))
+    )
 
 
 @cache
@@ -95,17 +131,19 @@ def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradie
 
     With `gradient` their derivatives are written too; that may be where the inputs are.
     """
-    arithmetic, element = _element(inputs, storage)
+    # Weights in an array may be 0, which not even an infinite loss outweighs.
+    as_masks = y_storage == LABELS and inputs == LOGITS and pos_storage is None
+    arithmetic, element = _element(inputs, storage, as_masks)
     lanes, filled = arithmetic.lanes, arithmetic.filled
     item = np.dtype(words(storage)).itemsize
     beyond = -np.inf if inputs == LOGITS else 0.0  # with y = 0 an element that counts nothing
     read = vmath.reader(storage, arithmetic, beyond)
-    read_y = vmath.reader(y_storage, arithmetic, 0.0)
+    target = _targets(arithmetic, y_storage, as_masks)
     pos_weight = _pos_weight(arithmetic, pos_storage)
     weighted = _weighted(arithmetic, sample_storage)
     own, narrow = vmath.STORAGE[storage][0].convert, vmath.narrower(storage)
     rotated = _rotated(lanes)
-    probabilities = inputs == PROBABILITIES
+    probabilities, in_doubt = inputs == PROBABILITIES, y_storage != LABELS
 
     @kernel(inputs, storage, y_storage, pos_storage, sample_storage, each, gradient)
     def read_and_write(
@@ -119,18 +157,13 @@ def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradie
         for lo, hi in ((0, head), (head, x.size)):
             if lo == head:
                 total = rotated(total, head, rotation)
-            bx, by, bl, o = (
-                part(x, lo, hi),
-                part(y, lo, hi),
-                part(losses, lo, hi),
-                part(out, lo, hi),
-            )
+            bx, bl, o = part(x, lo, hi), part(losses, lo, hi), part(out, lo, hi)
             bp, bs = part(pos, lo, hi), part(sample, lo, hi)
             for k in range(0, bx.size, lanes):
                 prefetch(bx, k)
-                prefetch(by, k)
-                v, t = read(bx, k), read_y(by, k)
-                lowest, highest = minimum(t, lowest), maximum(t, highest)
+                v, t = read(bx, k), target(y, lo, hi, k)
+                if in_doubt:
+                    lowest, highest = minimum(t, lowest), maximum(t, highest)
                 if probabilities:
                     lowest, highest = minimum(v, lowest), maximum(v, highest)
                 loss, slope = element(v, t, pos_weight(bp, k, pos_number))
@@ -149,3 +182,31 @@ def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradie
         fence()
 
     return read_and_write
+
+
+@cache
+def labels(storage):
+    """Kernel: targets as bits, as many in a word as a vector has lanes; and their figures."""
+    arithmetic = vmath.STORAGE[storage][0]
+    read, filled, lanes = (
+        vmath.reader(storage, arithmetic, 0.0),
+        arithmetic.filled,
+        arithmetic.lanes,
+    )
+
+    @kernel(storage)
+    def pack_labels(y, words, figures):
+        zero, one = filled(0.0), filled(1.0)
+        lowest, highest, soft = zero, one, zero != zero
+        for n in range(words.size):
+            k = n * lanes
+            prefetch(y, k)
+            t = read(y, k)
+            lowest, highest = minimum(t, lowest), maximum(t, highest)
+            is_one = t == one
+            words[n] = bits_of_mask(is_one)
+            soft = soft | (t != where(is_one, one, zero))
+        figures[LOWEST], figures[HIGHEST] = -highest_of(-lowest), highest_of(highest)
+        figures[SOFT] = 1.0 if any_of(soft) else 0.0
+
+    return pack_labels

@@ -102,6 +102,27 @@ def whole_loader(lanes: int) -> Any:
     return load
 
 
+@cache
+def mask_loader(lanes: int) -> Any:
+    """Return load(bits, k, left): the mask of the bits from number k on, the first `left` of them.
+
+    Bytes are read beyond the last bit, up to seven of them.
+    """
+
+    @instruction(lambda bits, k, left: Vector(types.boolean, lanes))
+    def load(at, bits, k, left):
+        build, word = at.builder, ir.IntType(64)
+        data = make_array(at.given[0])(at.context, build, bits).data
+        address = build.bitcast(build.gep(data, [build.lshr(k, word(3))]), word.as_pointer())
+        found = build.lshr(build.load(address, align=1), build.and_(k, word(7)))
+        left = build.select(build.icmp_signed("<", left, word(lanes)), left, word(lanes))
+        wanted = build.sub(build.shl(word(1), left), word(1))
+        found = build.trunc(build.and_(found, wanted), ir.IntType(lanes))
+        return build.bitcast(found, at.llvm(at.kind))
+
+    return load
+
+
 def _nothing(*given: Any) -> Any:
     return types.void
 
