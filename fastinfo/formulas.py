@@ -194,7 +194,7 @@ def binary_cross_entropy_of_label(x, is_one, pos_weight):
     c = where(is_one, pos_weight, 1.0)
     loss = c * log1p(e) + where(against, c * size, 0.0)
     slope = where(z < 0.0, c * e, c) / (1.0 + e)
-    return loss, where(is_one, -slope, slope)
+    return loss, where(is_one, 0.0 - slope, slope)
 
 
 def log_of_rest(p):

@@ -318,7 +318,8 @@ def test_numbers_and_sequences():
 @KINDS
 @DTYPES
 @pytest.mark.parametrize("n", [1, 33, 5000, 1_200_000])
-def test_gradient_into_buffers(rng, kind, dtype, n):
+@pytest.mark.parametrize("labels", [False, True])
+def test_gradient_into_buffers(rng, kind, dtype, n, labels):
     """Into the inputs themselves and at any address: the same bits, the loss's too.
 
     The longest is written past the caches, from a multiple of 64 bytes on.
@@ -327,7 +328,7 @@ def test_gradient_into_buffers(rng, kind, dtype, n):
         n = 70_000
     function, _ = FUNCTIONS[kind]
     x, y = given(rng, kind, (n,), dtype)
-    y = rng.random(n).astype(dtype)
+    y = rng.random(n).round(0 if labels else 20).astype(dtype)
     options = {"reduction": "sum", "return_grad": True}
     expected = function(x, y, **options)
     for offset in (0, 1, 2, 5):
@@ -342,6 +343,32 @@ def test_gradient_into_buffers(rng, kind, dtype, n):
     room[::2] = x
     assert_same_bits(function(room[::2], y, out=room[::2], **options), expected)
     assert (room[1::2] == 0).all()
+
+
+@KINDS
+@DTYPES
+@pytest.mark.parametrize("n", [0, 8, 17, PIECE + 9])
+@pytest.mark.parametrize("pos_weight", [1.0, 2.7, "array"])
+def test_labels_are_targets(rng, kind, dtype, n, pos_weight):
+    """Targets that are all 0 or 1 are read before a buffer is written; the same bits as of others.
+
+    Those of another type than the inputs are as well.
+    """
+    function, _ = FUNCTIONS[kind]
+    x, _ = given(rng, kind, (n,), dtype)
+    special = [0.0, -0.0, np.nan, *([np.inf, -np.inf, 200.0] if kind == "logits" else [1.0])]
+    places = rng.random(n) < 0.2
+    x[places] = rng.choice(special, n)[places]
+    y = rng.choice([0.0, -0.0, 1.0], n).astype(dtype)
+    weight = rng.integers(0, 3, n) / 2 if pos_weight == "array" else pos_weight
+    for reduction in REDUCTIONS:
+        options = {"pos_weight": weight, "reduction": reduction, "return_grad": True}
+        expected = function(x, y, **options)
+        for offset in (0, 3):
+            out = cases.shifted(np.zeros_like(x), offset * x.itemsize)
+            for targets in (y, y.astype(bool), y.astype(np.int64), y.astype(np.float64)):
+                loss, _ = function(x, targets, out=out, **options)
+                assert_same_bits((loss, out), expected)
 
 
 @pytest.mark.usefixtures("threads")

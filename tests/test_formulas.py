@@ -103,6 +103,15 @@ def test_binary_losses(x, y):
     )
 
 
+@pytest.mark.parametrize("x", [-inf, -700.0, -3.0, -0.0, 0.0, 1e-9, 0.5, 30.0, inf, nan])
+def test_a_label_is_a_target(x):
+    for label in (False, True):
+        for weight in (1.0, 0.3):
+            of_label = formulas.binary_cross_entropy_of_label(x, label, weight)
+            of_target = formulas.binary_cross_entropy_of_logit(x, float(label), weight)
+            assert of_label == pytest.approx(of_target, rel=1e-15, abs=0, nan_ok=True)
+
+
 def test_a_term_of_a_binary_loss_that_counts_nothing():
     assert formulas.binary_cross_entropy_of_logit(inf, 1.0, 2.0) == (0.0, 0.0)
     assert formulas.binary_cross_entropy_of_logit(-inf, 0.0, 2.0) == (0.0, 0.0)
