@@ -2,7 +2,8 @@
 
 The gradient of a row is scale * exp(z - reference) - share * c_k, which is its softmax as well; the
 target's own entry comes apart, since p - 1 would lose its digits. Of an entropy it is
-(scale + share * (z - reference)) * exp(z - reference).
+(scale + share * (z - reference)) * exp(z - reference); a row's log_softmax is
+scale + share * (z - reference).
 """
 
 from functools import cache
@@ -39,10 +40,26 @@ def _coefficients_of_entropy(state, target, weight, w, option, coefficients):
 
 
 @cache
+def _coefficients_of_softmax(logarithm):
+    """Coefficients of a row's softmax, or of its logarithm."""
+
+    @helper(EXACT)
+    def coefficients_of(state, target, weight, w, option, coefficients):
+        log_sum = _log_sum(state[rows.MAX], state[rows.REST])
+        coefficients[REFERENCE], coefficients[TARGET] = state[rows.MAX], 0.0
+        coefficients[SCALE] = -log_sum if logarithm else np.exp(-log_sum)
+        coefficients[SHARE] = option[rows.INVERSE_TEMPERATURE] if logarithm else 0.0
+
+    return coefficients_of
+
+
+@cache
 def _coefficients(softcap, weights):
     """Coefficients of a row's gradient from its state; NaN where the row is no distribution."""
-    if weights == "entropy":
+    if weights == rows.ENTROPY_WAY:
         return _coefficients_of_entropy
+    if weights in rows.OTHER_WAYS:
+        return _coefficients_of_softmax(weights == rows.LOG_SOFTMAX_WAY)
     target_terms = rows.target_terms(softcap)
 
     @helper(EXACT)
@@ -102,7 +119,8 @@ def _emit(storage, softcap, weights, soft, into):
     read, z_of = vmath.reader(storage, arithmetic, -np.inf), rows.shape(arithmetic, softcap)
     weight = rows.weight_of_class(weights, arithmetic, soft)
     head_of, place = _placer(arithmetic, into)
-    linear, entropy = weights not in rows.UNWEIGHTED, weights == "entropy"
+    linear, entropy = weights not in rows.UNWEIGHTED, weights == rows.ENTROPY_WAY
+    logarithm = weights == rows.LOG_SOFTMAX_WAY
     zero, lift, lowered = real(0), real(64), real(2.0**-64)
 
     @helper(EXACT)
@@ -130,7 +148,10 @@ def _emit(storage, softcap, weights, soft, into):
                 z, slope = z_of(read(b, k), cap, inner)
                 d = z - ref
                 t = d * scale
-                g = of_entropy(d, t, share, factor) if entropy else exp2(t) * factor
+                if entropy:
+                    g = of_entropy(d, t, share, factor)
+                else:
+                    g = d * share + factor if logarithm else exp2(t) * factor
                 if linear:
                     g -= weight(by, bw, k, alpha, beta) * share
                 if softcap:
@@ -170,7 +191,7 @@ def coefficients(softcap, weights):
     """Kernel: coefficients of gradients from states."""
     coefficients_of = _coefficients(softcap, weights)
 
-    @kernel(softcap, weights == "entropy")
+    @kernel(softcap, weights if weights in rows.OTHER_WAYS else "loss")
     def write_coefficients(state, targets, active, w, option, coefficients):
         for i in range(targets.size):
             if active[i] != 0.0:
@@ -208,17 +229,17 @@ def gradients(storage, softcap, weights, soft, into):
 
 
 @cache
-def losses_and_gradients(storage, softcap, weights, soft):
+def losses_and_gradients(storage, softcap, weights, soft, into):
     """Kernel: the three steps a row of one piece at a time: the second finds it in cache.
 
     `state` and `coefficients` are room for one row, so is `y` where weights are "kept".
     """
     read_piece = rows.piece_reader(storage, softcap, weights, soft, False)
     finish, coefficients_of = rows.value_of(softcap, weights), _coefficients(softcap, weights)
-    emit, emit_kept = _emit(storage, softcap, weights, soft, storage), _emit_kept(storage)
+    emit, emit_kept = _emit(storage, softcap, weights, soft, into), _emit_kept(storage)
     keeps = weights == "kept"
 
-    @kernel(storage, softcap, weights, soft)
+    @kernel(storage, softcap, weights, soft, into)
     def read_and_write_rows(
         x, starts, width, y, y_starts, w, targets, active, option, losses, state, coefficients,
         out, out_starts, streamed,
@@ -245,23 +266,3 @@ def losses_and_gradients(storage, softcap, weights, soft):
         fence()
 
     return read_and_write_rows
-
-
-@cache
-def log_softmaxes(storage):
-    """Kernel: (z - max) / T - log_sum of rows, or of a stretch of them."""
-    arithmetic = vmath.STORAGE[storage][0]
-    real, lanes = arithmetic.real, arithmetic.lanes
-    read = vmath.reader(storage, arithmetic, -np.inf)
-
-    @kernel(storage)
-    def write_log_softmaxes(x, starts, width, inverse_t, reference, log_sum, out, out_starts):
-        scale = real(inverse_t)
-        for i in range(starts.size):
-            logits = part(x, starts[i], starts[i] + width)
-            row_out = part(out, out_starts[i], out_starts[i] + width)
-            ref, log = real(reference[i]), real(log_sum[i])
-            for k in range(0, width, lanes):
-                store(row_out, k, (read(logits, k) - ref) * scale - log)
-
-    return write_log_softmaxes

@@ -76,8 +76,9 @@ _loss, _softmax_entropy = (
 )
 
 
-# Ways in which no class has a weight of its own.
-UNWEIGHTED = ("none", "kept", "relative", "entropy")
+# What a row is read for besides a loss, and the ways in which no class has a weight of its own.
+ENTROPY_WAY, SOFTMAX_WAY, LOG_SOFTMAX_WAY = OTHER_WAYS = ("entropy", "softmax", "log_softmax")
+UNWEIGHTED = ("none", "kept", "relative", *OTHER_WAYS)
 
 
 def arithmetic_of(storage, weights, soft):
@@ -128,11 +129,11 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
     With `jumps`, what is asked for ahead lies `jump` further on from the `left`-th logit on, where
     the piece ends and another row's begins: a fifth of the time of columns of a wider array.
     """
-    relative, entropy = weights == "relative", weights == "entropy"
+    relative, entropy = weights == "relative", weights == ENTROPY_WAY
     arithmetic = arithmetic_of(storage, weights, soft)
     # Vectors of two of AVX2's 16 registers leave too few for the constants: what is put aside costs
     # a fifth of the speed of a loss, where nothing but the exponential is computed.
-    narrow = AVX2 and not softcap and weights in ("none", "kept", "entropy")
+    narrow = AVX2 and not softcap and weights in UNWEIGHTED and not relative
     if narrow:
         arithmetic = vmath.with_lanes(arithmetic, arithmetic.lanes // 2)
     real, exp2, lanes, filled = (
@@ -362,7 +363,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
     load, real = vmath.STORAGE[storage][1], arithmetic.real
     measure = _sums(storage, softcap, weights, soft, statistics, ranks, jumps)
     rest_of, z_of = _rest(storage, softcap, arithmetic), _z_as_read(softcap, arithmetic)
-    of_entropy = statistics or weights in ("relative", "entropy")
+    of_entropy = statistics or weights in ("relative", ENTROPY_WAY)
     sample = SAMPLE_OF_ENTROPY if of_entropy else SAMPLE
     highest, find, find_nan, count_equal, count_nan = _searches(storage, arithmetic, sample)
     highest_other = _searches(soft, arithmetic, sample)[0]
@@ -518,7 +519,7 @@ def entropy_of(state, target, weight, w, option):
 
 def value_of(softcap, weights):
     """What is asked for of a row: its entropy, or its loss."""
-    return entropy_of if weights == "entropy" else loss_of(softcap)
+    return entropy_of if weights in OTHER_WAYS else loss_of(softcap)
 
 
 # --- kernels -------------------------------------------------------------------------------------
@@ -583,7 +584,7 @@ def finishes(softcap, weights):
     """Kernel: losses from states, or entropies."""
     finish = value_of(softcap, weights)
 
-    @kernel(softcap, weights == "entropy")
+    @kernel(softcap, weights in OTHER_WAYS)
     def finish_rows(state, targets, active, w, option, losses):
         for i in range(losses.size):
             losses[i] = 0.0

@@ -8,7 +8,7 @@ piece are cut into pieces, whose states are merged in order. What kernels cannot
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -215,16 +215,20 @@ def _between_floats(x: np.ndarray, above: np.ndarray) -> np.ndarray:
 
 def losses(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
     """Return the weighted loss of each row; with `out`, write the gradients there, classes last."""
+    return _read_and_write(problem, None if out is None else _gradient(problem, out))
+
+
+def _read_and_write(problem: Problem, target: Rows | None) -> np.ndarray:
+    """Return what is asked for of each row, and write what is made of its classes, if anything."""
     result = np.empty(problem.logits.count)
-    target = None if out is None else Rows.along(out, *[problem.logits.storage] * 2)
     if problem.by_rows:
         _fused(problem, target, result)
         return result
     state = states_by_stretches(problem)
     rest = (problem.row_targets, problem.row_weights, problem.class_weights, problem.options.array)
     kernels.finishes(problem.capped, problem.weights)(state, *rest, result)
-    if out is not None:
-        gradients(problem, state, out)
+    if target is not None:
+        _write_from(problem, state, target)
     return result
 
 
@@ -251,27 +255,12 @@ def entropies(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
 
 def softmax(problem: Problem, out: np.ndarray) -> None:
     """Write softmax(logits / T): a gradient with nothing to subtract."""
-    figures = statistics(problem)
-    coefficients = np.zeros((figures.shape[1], gradient_kernels.COEFFICIENTS))
-    coefficients[:, gradient_kernels.REFERENCE] = figures[kernels.RAW_MAXIMUM]
-    coefficients[:, gradient_kernels.SCALE] = np.exp(-figures[kernels.LOG_SUM])
-    _emit(problem, coefficients, _result(out))
+    _read_and_write(replace(problem, way=kernels.SOFTMAX_WAY), _result(out))
 
 
 def log_softmax(problem: Problem, out: np.ndarray) -> None:
-    """Write (z - max) - log_sum."""
-    figures = statistics(problem)
-    reference = figures[kernels.RAW_MAXIMUM]
-    log_sum, inverse = figures[kernels.LOG_SUM], problem.options.array[kernels.INVERSE_TEMPERATURE]
-    write = gradient_kernels.log_softmaxes(problem.logits.storage)
-
-    def task(
-        lo: int, hi: int, begin: int, end: int, memory: np.ndarray, starts: np.ndarray
-    ) -> None:
-        logits, offsets, width, *_ = problem.stretch(lo, hi, begin, end)
-        write(logits, offsets, width, inverse, reference[lo:hi], log_sum[lo:hi], memory, starts)
-
-    _write(problem.logits, _result(out), task, 0, problem.logits.count)
+    """Write (z - max) / T - log_sum."""
+    _read_and_write(replace(problem, way=kernels.LOG_SOFTMAX_WAY), _result(out))
 
 
 # --- classes that come in pieces -----------------------------------------------------------------
@@ -342,6 +331,11 @@ def figures_of(
 
 def gradients(problem: Problem, state: np.ndarray, out: np.ndarray) -> None:
     """Write the gradients of the losses that the states give, classes last."""
+    _write_from(problem, state, _gradient(problem, out))
+
+
+def _write_from(problem: Problem, state: np.ndarray, target: Rows) -> None:
+    """Write what the states of the rows make of their classes."""
     coefficients = np.empty((len(state), gradient_kernels.COEFFICIENTS))
     gradient_kernels.coefficients(problem.capped, problem.weights)(
         state, problem.row_targets, problem.row_weights, problem.class_weights,
@@ -349,7 +343,7 @@ def gradients(problem: Problem, state: np.ndarray, out: np.ndarray) -> None:
     )  # fmt: skip
     if problem.logits.arithmetic == "float32" and not problem.capped:
         _refer_to_floats(coefficients)
-    _emit(problem, coefficients, Rows.along(out, *[problem.logits.storage] * 2))
+    _emit(problem, coefficients, target)
 
 
 def _refer_to_floats(coefficients: np.ndarray) -> None:
@@ -374,7 +368,7 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
         keeps &= problem.logits.storage in KEEPS
         kept = (problem.logits.storage, False, "kept", problem.logits.arithmetic)
         variant = kept if keeps else problem.variant
-        read_and_write = gradient_kernels.losses_and_gradients(*variant)
+        read_and_write = gradient_kernels.losses_and_gradients(*variant, target.storage)
         streamed = streams(target, problem.logits)
 
     def task(lo: int, hi: int) -> None:
@@ -462,37 +456,30 @@ def states_by_stretches(problem: Problem) -> np.ndarray:
     return state
 
 
-def _emit(problem: Problem, coefficients: np.ndarray, target: Rows, first: int = 0) -> None:
-    """Write the gradients of the rows from `first` on."""
+def _emit(problem: Problem, coefficients: np.ndarray, target: Rows) -> None:
+    """Write what the coefficients of the rows say, and put tiles in their places."""
     write_rows = gradient_kernels.gradients(*problem.variant, target.storage)
     streamed = streams(target, problem.logits)
+    tasks = stretches(problem.logits.width, 0, problem.logits.count)
 
-    def task(
-        lo: int, hi: int, begin: int, end: int, memory: np.ndarray, starts: np.ndarray
-    ) -> None:
-        logits, offsets, width, y, y_starts = problem.stretch(lo, hi, begin, end)
-        write_rows(
-            logits, offsets, width, problem.base + begin, y, y_starts, problem.class_weights,
-            problem.row_targets[lo:hi], problem.row_weights[lo:hi], problem.options.array,
-            coefficients[lo - first : hi - first], memory, starts, streamed,
-        )  # fmt: skip
+    def write(first: int, last: int) -> None:
+        for lo, hi, begin, end in tasks[first:last]:
+            memory, starts, tile = writable(target, lo, hi, begin, end)
+            logits, offsets, width, y, y_starts = problem.stretch(lo, hi, begin, end)
+            write_rows(
+                logits, offsets, width, problem.base + begin, y, y_starts, problem.class_weights,
+                problem.row_targets[lo:hi], problem.row_weights[lo:hi], problem.options.array,
+                coefficients[lo:hi], memory, starts, streamed,
+            )  # fmt: skip
+            if tile is not None:
+                put(target, tile, lo, hi, begin)
 
-    _write(problem.logits, target, task, first, first + len(coefficients))
+    run(write, len(tasks), 1)
 
 
 def _result(out: np.ndarray) -> Rows:
     return Rows.along(out, out.dtype.name, out.dtype.name)
 
 
-def _write(rows: Rows, target: Rows, task: Callable[..., None], lo: int, hi: int) -> None:
-    """Call `task` for every stretch with memory to write to, and put tiles in their places."""
-    tasks = stretches(rows.width, lo, hi)
-
-    def write(first: int, last: int) -> None:
-        for lo, hi, begin, end in tasks[first:last]:
-            memory, starts, tile = writable(target, lo, hi, begin, end)
-            task(lo, hi, begin, end, memory, starts)
-            if tile is not None:
-                put(target, tile, lo, hi, begin)
-
-    run(write, len(tasks), 1)
+def _gradient(problem: Problem, out: np.ndarray) -> Rows:
+    return Rows.along(out, *[problem.logits.storage] * 2)
