@@ -102,7 +102,8 @@ def losses(problem: Problem, grad: np.ndarray | None, overwrites: bool) -> np.nd
     x, y, labels = problem.x, problem.y, None
     for source in problem.in_range:
         # all checks come before the first write; and the kernel reads y in the digits of x
-        if source.dtype != "bool" and (overwrites or source.result != x.result):
+        integers = source is y and _is_integer(y)
+        if overwrites or source.result != x.result or integers:
             if source is y:
                 low, high, labels = _labels(y)
             else:
@@ -125,14 +126,24 @@ def refuse_outside(sources: list[Source]) -> None:
         checks.refuse(source.name, "in [0, 1]", values, outside, ValueError, "position")
 
 
+def _is_integer(source: Source) -> bool:
+    return source.dtype == source.data.dtype.name and source.data.dtype.kind in "biu"
+
+
 def _labels(y: Source) -> tuple[float, float, np.ndarray | None]:
     """Return the lowest target or 0, the highest or 1, and all as bits if each is 0 or 1.
 
     Targets that are read before the first write need not be read in full again.
     """
-    rows, size = _along([(y.data, y.dtype, y.storage)])[0], y.data.size
+    size, flat = y.data.size, y.data
     figures = np.empty((-(-size // PIECE), kernels.TARGET_FIGURES))
-    pack, lanes = kernels.labels(y.storage), STORAGE[y.storage][0].lanes
+    if _is_integer(y) and flat.flags.c_contiguous and flat.flags.aligned and flat.dtype.isnative:
+        flat = flat.view(np.uint8) if y.dtype == "bool" else flat
+        rows = Rows.along(flat.reshape(-1), *[flat.dtype.name] * 2)
+        pack, lanes = kernels.integer_labels(flat.dtype.name), kernels.LANES
+    else:
+        rows = _along([(y.data, y.dtype, y.storage)])[0]
+        pack, lanes = kernels.labels(y.storage), STORAGE[y.storage][0].lanes
     bits = np.empty(len(figures) * PIECE // 8 + 8, np.uint8)  # the last are read as eight bytes
 
     def task(lo: int, hi: int) -> None:

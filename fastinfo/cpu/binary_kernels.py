@@ -210,3 +210,23 @@ def labels(storage):
         figures[SOFT] = 1.0 if any_of(soft) else 0.0
 
     return pack_labels
+
+
+@cache
+def integer_labels(dtype):
+    """Kernel: the same of integers; their figures are those of 0 and 1, or of what is neither."""
+    load = loader(LANES)
+
+    @kernel(dtype)
+    def pack_integers(y, words, figures):
+        others = 0
+        for n in range(words.size):
+            prefetch(y, n * LANES)
+            t = load(y, n * LANES, 0)
+            is_one = t == 1
+            words[n] = bits_of_mask(is_one)
+            others |= bits_of_mask(is_one | (t == 0)) ^ 0xFFFF
+        figures[LOWEST], figures[HIGHEST] = 0.0, 2.0 if others else 1.0
+        figures[SOFT] = 1.0 if others else 0.0
+
+    return pack_integers
