@@ -253,7 +253,8 @@ def _renyi_form(row: Measure, alpha: float) -> Measure:
     if alpha == 0.5:
         half = formulas.half_power_of
         products = tuple(replace(road, f=half, g=half) for road in row.products)
-        return replace(row, symmetric=True, products=products)
+        total = replace(row.total, term=formulas.half_renyi_term)
+        return replace(row, symmetric=True, products=products, total=total)
     if alpha < 1.0:
         return row
     if alpha == 2.0:  # no logarithm and exponential a bin
@@ -353,7 +354,7 @@ _ROWS = (
     Measure(
         "bhattacharyya_distance",
         symmetric=True,
-        total=Sum(formulas.renyi_term, formulas.bhattacharyya_of_excess, far=_ROOTS),
+        total=Sum(formulas.half_renyi_term, formulas.bhattacharyya_of_excess, far=_ROOTS),
         plain_total=_ROOTS,
         products=_power_products(
             formulas.bhattacharyya_of_powers,

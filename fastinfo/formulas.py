@@ -331,6 +331,11 @@ def hellinger_term(p, q, d, weight):
     return root * root
 
 
+def half_renyi_term(p, q, d, parameter):
+    """√(p q) - ½ p - ½ q, the term of `renyi_term` at α = ½, by roots instead of powers."""
+    return -0.5 * hellinger_term(p, q, d, parameter)
+
+
 def log_quotient(p, q, d):
     """log(p / q) of positive p and q: of d, their difference, where p is near q."""
     n, s = log_ratio(p, q)

@@ -80,6 +80,13 @@ def test_states_merge_to_the_state_of_the_whole():
     assert isnan(formulas.log_sum(-inf, -1.0)) and isnan(formulas.log_sum(inf, nan))
 
 
+@pytest.mark.parametrize("q", [0.0, 1e-300, 0.2, 0.2 + 1e-12, 1.0])
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.9, nan])
+def test_half_a_power_is_a_root(p, q):
+    term, powers = (f(p, q, p - q, 0.5) for f in (formulas.half_renyi_term, formulas.renyi_term))
+    assert term == pytest.approx(powers, rel=1e-13, abs=0, nan_ok=True)
+
+
 @pytest.mark.parametrize("y", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("x", [-700.0, -3.0, -1e-9, 0.0, 0.5, 30.0])
 def test_binary_losses(x, y):
