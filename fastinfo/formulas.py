@@ -174,8 +174,7 @@ def binary_cross_entropy_of_logit(x, y, pos_weight):
     With e = exp(-|x|), -log σ(±|x|) = log1p(e) (+ |x| for the minus): terms of one sign only.
     """
     a, b = pos_weight * y, 1.0 - y
-    negative = x < 0.0
-    size = where(negative, -x, x)
+    negative, size = x < 0.0, abs(x)
     e = exp(-size)
     against = where(negative, a, b)
     loss = (a + b) * log1p(e) + where(against == 0.0, 0.0, against * size)
@@ -188,11 +187,9 @@ def binary_cross_entropy_of_label(x, is_one, pos_weight):
     With z = -x for 1 and x for 0, it is c (log1p(e) + max(z, 0)), its derivative by z c σ(z).
     """
     z = where(is_one, -x, x)
-    against = z > 0.0
-    size = where(x < 0.0, -x, x)
-    e = exp(-size)
+    e = exp(-abs(x))
     c = where(is_one, pos_weight, 1.0)
-    loss = c * log1p(e) + where(against, c * size, 0.0)
+    loss = c * log1p(e) + where(z > 0.0, c * z, 0.0)
     slope = where(z < 0.0, c * e, c) / (1.0 + e)
     return loss, where(is_one, 0.0 - slope, slope)
 

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 
 from fastinfo import formulas
-from fastinfo.arrays import words
 from fastinfo.cpu import vmath
-from fastinfo.cpu.memory import fence, loader, mask_loader, part, prefetch, store, stream
+from fastinfo.cpu.gradient_kernels import placer
+from fastinfo.cpu.memory import fence, loader, mask_loader, part, prefetch, row_of, store
 from fastinfo.cpu.simd import (
     any_of,
+    apart,
     bits_of_mask,
     double,
     highest_of,
@@ -28,12 +29,20 @@ from fastinfo.engine import EXACT, formula, helper, kernel
 LOGITS, PROBABILITIES = "logits", "probabilities"
 # Targets of which each is 0 or 1, as bits: a storage like those of arrays.
 LABELS = "labels"
-# Figures of a stretch: Σ of its losses, and whether what must be in [0, 1] is not.
+# Figures of a piece: Σ of its losses, and whether what must be in [0, 1] is not.
 TOTAL, OUTSIDE, FIGURES = range(3)
 # Figures of targets: the lowest or 0, the highest or 1, and whether one is neither 0 nor 1.
 LOWEST, HIGHEST, SOFT, TARGET_FIGURES = range(4)
+# No weight of the positive class, as a storage of such weights.
+ONE = "one"
 # Lanes of the longest vectors.
 LANES = 16
+# Elements that are summed together, and that a thread takes at a time, at least: of float32 a
+# megabyte each of x, y and the gradient.
+PIECE = 1 << 18
+# Elements of a block, whose float32 losses are added as they are, no more than 64 of them; blocks
+# are added up in float64.
+BLOCK = 1024
 
 
 @cache
@@ -63,7 +72,10 @@ def _element(inputs, storage, labelled):
 
 @cache
 def _targets(arithmetic, storage, as_masks):
-    """Return target(y, lo, hi, k): the vector y[lo + k:], as far as y[hi]; of labels the mask."""
+    """Return target(y, lo, hi, k): the vector y[lo + k:], as far as y[hi]; of labels the mask.
+
+    What is beyond the last element counts nothing.
+    """
     if storage != LABELS:
         read = vmath.reader(storage, arithmetic, 0.0)
 
@@ -76,16 +88,17 @@ def _targets(arithmetic, storage, as_masks):
         return target
     load, filled = mask_loader(arithmetic.lanes), arithmetic.filled
     if as_masks:
-        return helper(EXACT)(lambda y, lo, hi, k: load(y, lo + k, hi - lo - k))
-    return helper(EXACT)(
-        lambda y, lo, hi, k: where(load(y, lo + k, hi - lo - k), filled(1.0), filled(0.0))
-    )
+        return helper(EXACT)(lambda y, lo, hi, k: load(y, lo + k))
+    return helper(EXACT)(lambda y, lo, hi, k: where(load(y, lo + k), filled(1.0), filled(0.0)))
 
 
 @cache
 def _pos_weight(arithmetic, storage):
     """Return weight(array, k, number): array[k:], or the number where there is no array."""
     real = arithmetic.real
+    one = real(1)
+    if storage == ONE:
+        return helper(EXACT)(lambda array, k, number: one)
     if storage is None:
         return helper(EXACT)(lambda array, k, number: real(number))
     read = vmath.reader(storage, arithmetic, 0.0)
@@ -112,73 +125,92 @@ def _weighted(arithmetic, storage):
 
 
 @cache
-def _rotated(lanes):
-    """Return rotated(v, n, room): the lanes of v from lane n on, then those before it."""
-    load = loader(lanes)
+def _block(inputs, storage, y_storage, pos_storage, sample_storage, gradient):
+    """Losses of a block of elements; the lowest and the highest of what may be out of range.
 
-    @helper(EXACT)
-    def rotated(v, n, room):
-        store(room, 0, v)
-        store(room, lanes, v)
-        return load(room, n, 0.0)
-
-    return rotated
-
-
-@cache
-def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradient):
-    """Kernel: losses of a stretch of elements; its figures, and with `each` the losses themselves.
-
-    With `gradient` their derivatives are written too; that may be where the inputs are.
+    With `gradient` their derivatives are written to `out`.
     """
     # Weights in an array may be 0, which not even an infinite loss outweighs.
-    as_masks = y_storage == LABELS and inputs == LOGITS and pos_storage is None
+    as_masks = y_storage == LABELS and inputs == LOGITS and pos_storage in (None, ONE)
     arithmetic, element = _element(inputs, storage, as_masks)
     lanes, filled = arithmetic.lanes, arithmetic.filled
-    item = np.dtype(words(storage)).itemsize
     beyond = -np.inf if inputs == LOGITS else 0.0  # with y = 0 an element that counts nothing
     read = vmath.reader(storage, arithmetic, beyond)
     target = _targets(arithmetic, y_storage, as_masks)
     pos_weight = _pos_weight(arithmetic, pos_storage)
     weighted = _weighted(arithmetic, sample_storage)
-    own, narrow = vmath.STORAGE[storage][0].convert, vmath.narrower(storage)
-    rotated = _rotated(lanes)
+    own, place = vmath.STORAGE[storage][0].convert, placer(storage, lanes)[1]
     probabilities, in_doubt = inputs == PROBABILITIES, y_storage != LABELS
 
-    @kernel(inputs, storage, y_storage, pos_storage, sample_storage, each, gradient)
-    def read_and_write(
-        x, y, pos, sample, pos_number, number, losses, out, streamed, rotation, figures
+    @helper(EXACT, inline=False)
+    def read_block(x, y, pos, sample, lo, hi, pos_number, number, losses, out, streamed):
+        apart()
+        lowest, highest = filled(0.0), filled(0.0)
+        bx, o, bp, bs = part(x, lo, hi), part(out, lo, hi), part(pos, lo, hi), part(sample, lo, hi)
+        for k in range(0, bx.size, lanes):
+            prefetch(bx, k)
+            v, t = read(bx, k), target(y, lo, hi, k)
+            if in_doubt:
+                lowest, highest = minimum(t, lowest), maximum(t, highest)
+            if probabilities:
+                lowest, highest = minimum(v, lowest), maximum(v, highest)
+            loss, slope = element(v, t, pos_weight(bp, k, pos_number))
+            store(losses, k, weighted(loss, bs, k, number))
+            if gradient:
+                place(o, k, own(weighted(slope, bs, k, number)), streamed)
+        return lowest, highest
+
+    return read_block
+
+
+@cache
+def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradient):
+    """Kernel: losses of pieces of elements; their figures, and with `each` the losses themselves.
+
+    With `gradient` their derivatives are written too; that may be where the inputs are. Vectors
+    begin where those of the gradient may be streamed; their losses go to `room` for a block and a
+    vector, so that sums are the same wherever that is.
+    """
+    read_block = _block(inputs, storage, y_storage, pos_storage, sample_storage, gradient)
+    arithmetic = _element(inputs, storage, False)[0]
+    filled, lanes, own = arithmetic.filled, arithmetic.lanes, vmath.STORAGE[storage][0].convert
+    load, head_of = loader(lanes), placer(storage, lanes)[0]
+
+    @helper(EXACT)
+    def read_piece(
+        x, y, pos, sample, lo, hi, pos_number, number, losses, out, streamed, room, figures
     ):
-        total, lowest, highest = double(filled(0.0)), filled(0.0), filled(0.0)
-        # Streaming stores go to multiples of a vector's size: what is before the first comes apart.
-        # The sum is the same wherever `out` is: lane i has the elements i, i + lanes, ... in order.
-        head = -out.ctypes.data // item % lanes if streamed else 0
-        head = head if head < x.size else x.size
-        for lo, hi in ((0, head), (head, x.size)):
-            if lo == head:
-                total = rotated(total, head, rotation)
-            bx, bl, o = part(x, lo, hi), part(losses, lo, hi), part(out, lo, hi)
-            bp, bs = part(pos, lo, hi), part(sample, lo, hi)
-            for k in range(0, bx.size, lanes):
-                prefetch(bx, k)
-                v, t = read(bx, k), target(y, lo, hi, k)
-                if in_doubt:
-                    lowest, highest = minimum(t, lowest), maximum(t, highest)
-                if probabilities:
-                    lowest, highest = minimum(v, lowest), maximum(v, highest)
-                loss, slope = element(v, t, pos_weight(bp, k, pos_number))
-                loss = weighted(loss, bs, k, number)
-                total += double(loss)
+        done, total = lo + head_of(part(out, lo, hi), streamed), double(filled(0.0))
+        lowest, highest = read_block(
+            x, y, pos, sample, lo, done, pos_number, number, room, out, False
+        )
+        for begin in range(lo, hi, BLOCK):
+            end = min(begin + BLOCK, hi)
+            last = min(end + (done - end) % lanes, hi)
+            low, high = read_block(
+                x, y, pos, sample, done, last, pos_number, number,
+                part(room, done - begin, room.size), out, streamed,
+            )  # fmt: skip
+            lowest, highest, done = minimum(low, lowest), maximum(high, highest), last
+            block, added = part(room, 0, end - begin), filled(0.0)
+            for k in range(0, block.size, lanes):
+                loss = load(block, k, 0.0)
+                added += loss
                 if each:
-                    store(bl, k, own(loss))
-                if gradient:
-                    g = narrow(own(weighted(slope, bs, k, number)))
-                    if streamed and lo == head and k + lanes <= bx.size:
-                        stream(o, k, g)
-                    else:
-                        store(o, k, g)
-        figures[TOTAL] = sum_of(rotated(total, lanes - head, rotation))
+                    store(part(losses, begin, end), k, own(loss))
+            total += double(added)
+            store(room, 0, load(room, BLOCK, 0.0))
+        figures[TOTAL] = sum_of(total)
         figures[OUTSIDE] = 1.0 if any_of((lowest < 0.0) | (highest > 1.0)) else 0.0
+
+    @kernel(inputs, storage, y_storage, pos_storage, sample_storage, each, gradient)
+    def read_and_write(x, y, pos, sample, pos_number, number, losses, out, streamed, room, figures):
+        for i in range(figures.shape[0]):
+            lo, hi = i * PIECE, min((i + 1) * PIECE, x.size)
+            read_piece(
+                x, y, pos, sample, lo, hi, pos_number, number, losses, out, streamed, room,
+                row_of(figures, i),
+            )  # fmt: skip
         fence()
 
     return read_and_write

@@ -88,10 +88,9 @@ def _coefficients(softcap, weights):
 
 
 @cache
-def _placer(arithmetic, into):
-    """Write vectors of a gradient: what comes before the first that may be streamed, and one."""
-    lanes, narrow = arithmetic.lanes, vmath.narrower(into)
-    item = np.dtype(words(into)).itemsize
+def placer(into, lanes):
+    """Write vectors of a gradient: how many come before the first that may be streamed; and one."""
+    narrow, item = vmath.narrower(into), np.dtype(words(into)).itemsize
 
     @helper(EXACT)
     def head_of(out, streamed):
@@ -100,9 +99,7 @@ def _placer(arithmetic, into):
         return head if head < out.size else out.size
 
     @helper(EXACT)
-    def place(out, k, g, position, entry, streamed):
-        if 0 <= position < lanes:
-            g = with_lane(g, position, entry)
+    def place(out, k, g, streamed):
         if streamed and k + lanes <= out.size:
             stream(out, k, narrow(g))
         else:
@@ -112,13 +109,27 @@ def _placer(arithmetic, into):
 
 
 @cache
+def _row_placer(into, lanes):
+    """The same of a row, in which the entry of the target is another."""
+    head_of, place = placer(into, lanes)
+
+    @helper(EXACT)
+    def place_beside(out, k, g, position, entry, streamed):
+        if 0 <= position < lanes:
+            g = with_lane(g, position, entry)
+        place(out, k, g, streamed)
+
+    return head_of, place_beside
+
+
+@cache
 def _emit(storage, softcap, weights, soft, into):
     """Write a row's gradient; `out` may be the logits themselves."""
     arithmetic = vmath.STORAGE[storage][0]
     real, exp2, lanes = arithmetic.real, arithmetic.exp2, arithmetic.lanes
     read, z_of = vmath.reader(storage, arithmetic, -np.inf), rows.shape(arithmetic, softcap)
     weight = rows.weight_of_class(weights, arithmetic, soft)
-    head_of, place = _placer(arithmetic, into)
+    head_of, place = _row_placer(into, lanes)
     linear, entropy = weights not in rows.UNWEIGHTED, weights == rows.ENTROPY_WAY
     logarithm = weights == rows.LOG_SOFTMAX_WAY
     zero, lift, lowered = real(0), real(64), real(2.0**-64)
@@ -167,7 +178,7 @@ def _emit_kept(storage):
     arithmetic = vmath.STORAGE[storage][0]
     real, lanes = arithmetic.real, arithmetic.lanes
     read = vmath.reader(real.__name__, arithmetic, 0.0)
-    head_of, place = _placer(arithmetic, storage)
+    head_of, place = _row_placer(storage, lanes)
 
     @helper(EXACT, inline=False)
     def emit(kept, factor, target, entry, out, streamed):

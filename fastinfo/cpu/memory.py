@@ -104,21 +104,18 @@ def whole_loader(lanes: int) -> Any:
 
 @cache
 def mask_loader(lanes: int) -> Any:
-    """Return load(bits, k, left): the mask of the bits from number k on, the first `left` of them.
+    """Return load(bits, k): the mask of `lanes` bits from number k on.
 
-    Bytes are read beyond the last bit, up to seven of them.
+    Bytes are read beyond the last of them, up to seven.
     """
 
-    @instruction(lambda bits, k, left: Vector(types.boolean, lanes))
-    def load(at, bits, k, left):
+    @instruction(lambda bits, k: Vector(types.boolean, lanes))
+    def load(at, bits, k):
         build, word = at.builder, ir.IntType(64)
         data = make_array(at.given[0])(at.context, build, bits).data
         address = build.bitcast(build.gep(data, [build.lshr(k, word(3))]), word.as_pointer())
         found = build.lshr(build.load(address, align=1), build.and_(k, word(7)))
-        left = build.select(build.icmp_signed("<", left, word(lanes)), left, word(lanes))
-        wanted = build.sub(build.shl(word(1), left), word(1))
-        found = build.trunc(build.and_(found, wanted), ir.IntType(lanes))
-        return build.bitcast(found, at.llvm(at.kind))
+        return build.bitcast(build.trunc(found, ir.IntType(lanes)), at.llvm(at.kind))
 
     return load
 

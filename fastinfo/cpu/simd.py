@@ -455,6 +455,13 @@ def fused(at, a, b, c):
 
 
 @instruction(same)
+def product(at, a, b):
+    """Return a b of floats or vectors as rounded; `*` may become one with an addition after it."""
+    nothing = ir.Constant(a.type, [0.0] * at.kind.lanes if isinstance(at.kind, Vector) else 0.0)
+    return call(at.builder, f"fma.{name_of(a.type)}", a.type, [a, b, nothing])
+
+
+@instruction(same)
 def root(at, x):
     """Return the square root of a float or a vector of them; NaN below 0."""
     return call(at.builder, f"sqrt.{name_of(x.type)}", x.type, [x])

@@ -26,6 +26,7 @@ from fastinfo.cpu.simd import (
     int32,
     lanes_before,
     power_of_two_below,
+    product,
     single_of,
     times_power_of_two,
     uint16,
@@ -217,7 +218,7 @@ _P1, _P2, _P3, _P4, _P5, _P6, _P7, _P8, _P9, _P10 = (
 def _log1p_single(e):
     """log(1 + e) for e in [0, 1], with full relative accuracy; NaN for NaN."""
     p = (((((_P10 * e + _P9) * e + _P8) * e + _P7) * e + _P6) * e + _P5) * e + _P4
-    return (((p * e + _P3) * e + _P2) * e + _P1) * e
+    return product(((p * e + _P3) * e + _P2) * e + _P1, e)
 
 
 # --- float64 -------------------------------------------------------------------------------------
