@@ -202,7 +202,7 @@ def _read(
             stretches[1] = read_only(labels[at[0] // 8 :])
         kernel(
             *stretches, weights.pos_weight, problem.factor, *[memory for memory, _ in outputs],
-            streamed, np.empty(kernels.BLOCK + kernels.LANES, block), figures[lo:hi],
+            streamed, np.empty(kernels.BLOCK + kernels.MOST_LANES, block), figures[lo:hi],
         )  # fmt: skip
         for w, (memory, own) in zip(rows[4:], outputs, strict=True):
             if not own:

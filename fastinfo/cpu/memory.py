@@ -21,6 +21,10 @@ from fastinfo.cpu.simd import WORD, ZEN, Vector, before, call, instruction, name
 AHEAD = ((8192, 3),) if ZEN else ((16384, 2), (2048, 3))
 
 
+# Bytes of a cache line.
+LINE = 64
+
+
 def _view(context: Any, builder: Any, kind: Any, array: Any, offset: Any, size: Any) -> Any:
     source = make_array(kind)(context, builder, array)
     view = make_array(types.Array(kind.dtype, 1, "C", not kind.mutable))(context, builder)
@@ -160,6 +164,21 @@ def _ask_ahead(at: Any, x: Any, place_of: Any) -> None:
 def prefetch(at, x, k):
     """Ask for the cache lines that lie AHEAD of x[k]."""
     _ask_ahead(at, x, lambda distance: at.builder.add(k, k.type(distance)))
+
+
+@cache
+def prefetcher(lanes: int) -> Any:
+    """Return ask(x, k): ask for all cache lines that lie AHEAD of the vector x[k : k + lanes]."""
+
+    @instruction(_nothing)
+    def ask(at, x, k):
+        lane = at.given[0].dtype.bitwidth // 8
+        for line in range(0, lanes, max(1, LINE // lane)):
+            _ask_ahead(
+                at, x, lambda distance, line=line: at.builder.add(k, k.type(distance + line))
+            )
+
+    return ask
 
 
 @instruction(_nothing)

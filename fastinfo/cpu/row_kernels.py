@@ -19,7 +19,7 @@ import numpy as np
 from fastinfo import formulas
 from fastinfo.arrays import words
 from fastinfo.cpu import vmath
-from fastinfo.cpu.memory import part, prefetch, prefetch_on, row_of, store
+from fastinfo.cpu.memory import LINE, part, prefetch_on, prefetcher, row_of, store
 from fastinfo.cpu.simd import (
     AVX2,
     absolute,
@@ -40,7 +40,6 @@ from fastinfo.engine import EXACT, formula, helper, kernel
 # after so many steps the sums go to those of a block.
 BLOCK = 16384
 STEPS = 256
-LINE = 64
 # A longer row is read in pieces of this many elements, by several threads if rows are few.
 PIECE = 1 << 20
 # A piece is measured from the maximum of its first elements. A block whose own maximum is more than
@@ -149,7 +148,7 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
     weight = weight_of_class(weights, arithmetic, soft)
     zero, unit, lowest, infinity = real(0), real(1), real(-np.inf), real(np.inf)
     least = real(np.finfo(real).min)
-    to_line, to_other_line = (LINE // np.dtype(words(name)).itemsize for name in (storage, soft))
+    to_line, ask = LINE // np.dtype(words(storage)).itemsize, prefetcher(size)
 
     @helper(EXACT)
     def terms(v, inside, y, w, k, ref, other_ref, above, alpha, beta, scale, cap, inner):
@@ -190,14 +189,13 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
 
     @helper(EXACT)
     def ask_ahead(x, y, k, left, jump):
-        for line in range(0, size, to_line):
-            if jumps:
+        if jumps:
+            for line in range(0, size, to_line):
                 prefetch_on(x, k + line, left, jump)
-            else:
-                prefetch(x, k + line)
+        else:
+            ask(x, k)
         if relative:
-            for line in range(0, size, to_other_line):
-                prefetch(y, k + line)
+            ask(y, k)
 
     @helper(EXACT)
     def one(state, x, y, w, k, *given):

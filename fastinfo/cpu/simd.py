@@ -368,8 +368,8 @@ _POWERS = {
 
 
 def _is_avx512(at: Site, kind: Any) -> bool:
-    """Whether a vector of this type is one register of AVX-512."""
-    return AVX512 and isinstance(kind, Vector) and kind.lanes * kind.lane.bitwidth == 512
+    """Whether a vector of this type is one register of AVX-512, or several."""
+    return AVX512 and isinstance(kind, Vector) and kind.lanes * kind.lane.bitwidth % 512 == 0
 
 
 def _in_range(at: Site, kind: Any, t: Any) -> tuple[Any, Any]:
@@ -383,11 +383,23 @@ def _in_range(at: Site, kind: Any, t: Any) -> tuple[Any, Any]:
 
 def _avx512(at: Site, name: str, *given: Any) -> Any:
     """Call an AVX-512 instruction on whole registers, in the rounding that is set."""
-    v, name = given[0], f"x86.avx512.{name}.{'ps' if given[0].type.count == 16 else 'pd'}.512"
-    if ".mask." in name:
-        mask = ir.IntType(v.type.count)
-        given = (*given, v, mask(2**mask.width - 1))
-    return call(at.builder, name, v.type, [*given, WORD(4)])
+    v = given[0].type
+    suffix, whole = ("ps", 16) if isinstance(v.element, ir.FloatType) else ("pd", 8)
+    full, rounding = f"x86.avx512.{name}.{suffix}.512", WORD(4)
+
+    def on_registers(*given: Any) -> Any:
+        if given[0].type.count > whole:
+            halves = [_halves(at.builder, x) for x in given]
+            low, high = (on_registers(*(half[i] for half in halves)) for i in range(2))
+            picks = ir.Constant(
+                ir.VectorType(WORD, 2 * low.type.count), list(range(2 * low.type.count))
+            )
+            return at.builder.shuffle_vector(low, high, picks)
+        first, mask = given[0], ir.IntType(whole)(2**whole - 1)
+        masked = (first, mask) if name.startswith("mask.") else ()
+        return call(at.builder, full, first.type, [*given, *masked, rounding])
+
+    return on_registers(*given)
 
 
 @instruction(lambda t: types.UniTuple(t, 2))
@@ -531,19 +543,22 @@ def _lane(builder: Any, vector: Any, i: int) -> Any:
     return builder.extract_element(vector, WORD(i))
 
 
+def _halves(builder: Any, vector: Any) -> list[Any]:
+    """The lower and the upper lanes of a vector; what is none is both."""
+    if not isinstance(vector.type, ir.VectorType):
+        return [vector, vector]
+    half, nowhere = vector.type.count // 2, ir.Constant(vector.type, ir.Undefined)
+    picks = [list(range(begin, begin + half)) for begin in (0, half)]
+    return [
+        builder.shuffle_vector(vector, nowhere, ir.Constant(ir.VectorType(WORD, half), lanes))
+        for lanes in picks
+    ]
+
+
 def _fold(builder: Any, vector: Any, combine: Any) -> Any:
     """Combine the halves of a vector until one lane is left: the same order everywhere."""
     while vector.type.count > 1:
-        half = vector.type.count // 2
-        low, high = (
-            builder.shuffle_vector(
-                vector,
-                ir.Constant(vector.type, ir.Undefined),
-                ir.Constant(ir.VectorType(WORD, half), list(range(begin, begin + half))),
-            )
-            for begin in (0, half)
-        )
-        vector = combine(low, high)
+        vector = combine(*_halves(builder, vector))
     return _lane(builder, vector, 0)
 
 
