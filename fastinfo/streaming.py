@@ -17,9 +17,6 @@ from fastinfo.reductions import reduced, row_weights, targets_of
 
 # States hold the number of a class in float64.
 MOST_CLASSES = 2**53
-# Pieces whose states are kept until they are merged: to merge those of 1024 rows takes as long as
-# to read 2000 classes of them.
-PIECES = 32
 # Columns of `state()` behind those of the maximum, the sums and the argmax.
 _RANK, _TARGET_LOGIT, _BITS, _COLUMNS = range(4, 8)
 
@@ -27,14 +24,12 @@ _RANK, _TARGET_LOGIT, _BITS, _COLUMNS = range(4, 8)
 class _Read(NamedTuple):
     """What a stream has read: one value, replaced as a whole, so that no method leaves it halfway.
 
-    A piece is the states of all rows over some classes; `known_logits` are those of targets that
-    were given or have come, else NaN, `highest` the rows' maxima, `real` the type of results.
+    `state` has the states of the rows, with the logits of targets that were given or have come,
+    else NaN; `real` is the type of results.
     """
 
     ranges: list[tuple[int, int]]
-    pieces: tuple[np.ndarray, ...]
-    known_logits: np.ndarray
-    highest: np.ndarray
+    state: np.ndarray
     real: str
     ranked: bool
 
@@ -109,10 +104,10 @@ class StreamingCrossEntropy:
         self._shape = y.shape
         self._ignore_index = checks.integer("ignore_index", ignore_index)
         self._targets = targets_of(y, MOST_CLASSES, self._ignore_index)
-        ranked = target_logits is not None
-        nothing = np.full(self._targets.size, np.nan)
-        known = self._given_logits(target_logits) if ranked else nothing
-        self._read = _Read([], (), known, np.full(nothing.size, -np.inf), "float32", ranked)
+        state, ranked = self._module.no_states(self._targets.size), target_logits is not None
+        if ranked:
+            state[:, self._module.TARGET_LOGIT] = self._given_logits(target_logits)
+        self._read = _Read([], state, "float32", ranked)
 
     def update(self, chunk: Any, start: int) -> None:
         """Read the logits of some classes.
@@ -155,19 +150,13 @@ class StreamingCrossEntropy:
             statistics=True,
             ranks=have.ranked,
             base=start,
-            elsewhere=have.known_logits if have.ranked else None,
-            maxima=have.highest,
+            elsewhere=self._known_logits if have.ranked else None,
+            onto=have.state,
         )
-        piece = module.states(problem)
-        inside = (self._targets >= start) & (self._targets < stop)
-        logits = np.where(inside, piece[:, module.TARGET_LOGIT], have.known_logits)
+        state = module.states(problem)
         if have.ranked:
-            self._same_logits("chunk", have.known_logits, logits)
-        highest = np.maximum(have.highest, piece[:, module.HIGHEST])
-        real = _wider(have.real, x.result)
-        self._read = _Read(ranges, (*have.pieces, piece), logits, highest, real, have.ranked)
-        if len(self._read.pieces) == PIECES:
-            self._merged()
+            self._same_logits("chunk", self._known_logits, state[:, module.TARGET_LOGIT])
+        self._read = _Read(ranges, state, _wider(have.real, x.result), have.ranked)
 
     def merge(self, other: StreamingCrossEntropy) -> StreamingCrossEntropy:
         """Take over what another stream over the same targets has read of other classes.
@@ -210,22 +199,16 @@ class StreamingCrossEntropy:
         ranges = _joined("other", [*mine.ranges, *theirs.ranges])
         is_known = mine.ranked | self._came
         both = is_known & (theirs.ranked | other._came)
-        logits = np.where(both, theirs.known_logits, mine.known_logits)
-        self._same_logits("other", mine.known_logits, logits)
+        logits = np.where(both, other._known_logits, self._known_logits)
+        self._same_logits("other", self._known_logits, logits)
+        state = self._module.merged([mine.state, theirs.state])
+        state[~is_known, self._module.TARGET_LOGIT] = other._known_logits[~is_known]
         read_from = [read for read in (mine, theirs) if read.ranges]
         if read_from:
             ranked = all(read.ranked for read in read_from)
         else:
             ranked = mine.ranked or theirs.ranked
-        self._read = _Read(
-            ranges,
-            tuple(piece.copy() for read in read_from for piece in read.pieces),
-            np.where(is_known, mine.known_logits, theirs.known_logits),
-            np.maximum(mine.highest, theirs.highest),
-            _wider(mine.real, theirs.real),
-            ranked,
-        )
-        self._merged()
+        self._read = _Read(ranges, state, _wider(mine.real, theirs.real), ranked)
         return self
 
     def loss(self, reduction: str = "mean") -> Any:
@@ -257,7 +240,7 @@ class StreamingCrossEntropy:
         ValueError: targets must be among the classes that have come, got 3 at row 0
         """
         weights, total = self._weights(reduction)
-        values = self._module.losses_of(self._merged(), self._targets, weights)
+        values = self._module.losses_of(self._read.state, self._targets, weights)
         return self._give(reduced(values, self._shape, reduction, total, self._like))
 
     def logsumexp(self) -> Any:
@@ -354,7 +337,7 @@ class StreamingCrossEntropy:
             target = empty(x.shape, x.storage)
         else:
             target = output("out", out, x.shape, x.storage, [x], alias=x)
-        module.gradients(problem, self._merged(), target)
+        module.gradients(problem, self._read.state, target)
         return give(target, x, x.storage) if out is None else out
 
     def state(self) -> np.ndarray:
@@ -376,7 +359,7 @@ class StreamingCrossEntropy:
         (1, 7)
         """
         state = np.empty((self._targets.size, _COLUMNS))
-        state[:, :_BITS] = self._merged()[:, self._module.STATE_COLUMNS]
+        state[:, :_BITS] = self._read.state[:, self._module.STATE_COLUMNS]
         state[:, _BITS] = 64.0 if self._read.real == "float64" else 32.0
         if not self._read.ranked:
             state[:, _RANK] = np.nan
@@ -446,17 +429,12 @@ class StreamingCrossEntropy:
                 raise ValueError(
                     "target_logits must be left out: the stream that gave state counted no ranks"
                 )
-            stream._same_logits("state", stream._read.known_logits, values[:, _TARGET_LOGIT])
+            stream._same_logits("state", stream._known_logits, values[:, _TARGET_LOGIT])
         merged = stream._module.no_states(len(values))
         merged[:, stream._module.STATE_COLUMNS] = values[:, :_BITS]
-        stream._read = _Read(
-            joined,
-            (merged,),
-            merged[:, stream._module.TARGET_LOGIT].copy(),
-            merged[:, stream._module.HIGHEST].copy(),
-            "float64" if (values[:, _BITS] == 64.0).any() else "float32",
-            ranked and (target_logits is not None or len(values) > 0),
-        )
+        real = "float64" if (values[:, _BITS] == 64.0).any() else "float32"
+        is_ranked = ranked and (target_logits is not None or len(values) > 0)
+        stream._read = _Read(joined, merged, real, is_ranked)
         return stream
 
     # --- what it is made of ----------------------------------------------------------------------
@@ -481,16 +459,10 @@ class StreamingCrossEntropy:
         bounds = np.array(self._read.ranges, np.int64).ravel()
         return np.searchsorted(bounds, self._targets, side="right") % 2 == 1
 
-    def _merged(self) -> np.ndarray:
-        """States of the rows over all classes that have come, with the targets' known logits."""
-        have, module = self._read, self._module
-        if have.pieces:
-            state = module.merged(list(have.pieces))
-            self._read = have._replace(pieces=(state,))
-        else:
-            state = module.no_states(self._targets.size)
-        state[:, module.TARGET_LOGIT] = have.known_logits
-        return state
+    @property
+    def _known_logits(self) -> np.ndarray:
+        """Logits of the targets that were given or have come, else NaN."""
+        return self._read.state[:, self._module.TARGET_LOGIT]
 
     def _give(self, values: np.ndarray) -> Any:
         return give(as_result(values, self._read.real), self._like)
@@ -524,7 +496,7 @@ class StreamingCrossEntropy:
     def _figures(self) -> np.ndarray:
         """Figures of the rows; NaN where they are ignored."""
         module = self._module
-        figures = module.figures_of(self._merged(), self._targets)
+        figures = module.figures_of(self._read.state, self._targets)
         figures[np.ix_(module.REAL_FIGURES, ~self._kept)] = np.nan
         figures[module.LOG_PROB, ~self._came] = np.nan
         return figures

@@ -381,7 +381,7 @@ def test_targets_that_have_not_come(rng):
     figures = stream.statistics()
     assert_same_bits(np.isnan(figures.target_log_prob), np.array([False, True, True]))
     assert_close_log(figures.logsumexp, oracles.logsumexp(logits[:, :5]), np.float64)
-    ahead = [(logits[i, :5] > stream._read.known_logits[i]).sum() for i in range(3)]
+    ahead = [(logits[i, :5] > stream._known_logits[i]).sum() for i in range(3)]
     assert_same_bits(figures.target_rank, np.array(ahead))
 
 
@@ -692,7 +692,7 @@ def test_what_fails_changes_nothing():
     assert_same_bits(X, np.arange(24.0).reshape(3, 8))
 
 
-@pytest.mark.parametrize("where", ["np.maximum", "_wider", "_joined"])
+@pytest.mark.parametrize("where", ["_Read", "_wider", "_joined"])
 def test_an_interrupted_update_or_merge_changes_nothing(rng, monkeypatch, where):
     logits, targets = rng.standard_normal((4, 30)), [3, 20, 8, 29]
     stream, other = (fastinfo.StreamingCrossEntropy(targets) for _ in range(2))

@@ -26,8 +26,6 @@ PART, PRODUCT = 16384, 1 << 18
 ADDED = 2048
 ROWS = 1024
 BLOCK = 1 << 24
-# States of pieces of a row that are kept before they are merged.
-PIECES = 32
 # Rows added up in float32 for the gradient of the bias, before it goes to float64.
 RUN = 256
 # Elements that a thread adds at a time.
@@ -114,7 +112,7 @@ class Job:
         return np.dtype(self.real).itemsize
 
     def problem(
-        self, index: slice | np.ndarray, logits: np.ndarray, begin: int, highest: np.ndarray
+        self, index: slice | np.ndarray, logits: np.ndarray, begin: int, onto: np.ndarray
     ) -> rows.Problem:
         """Return the logits of some rows, from class `begin` on, to be read."""
         soft = None
@@ -131,7 +129,7 @@ class Job:
             statistics=self.statistics,
             ranks=self.statistics and self.targets is not None,
             base=begin,
-            maxima=highest,
+            onto=onto,
         )
 
 
@@ -218,7 +216,7 @@ def plan(job: Job, count: int, gradients: Gradients | None) -> Plan:
     a_class, soft = job.features * job.item, 0 if job.soft is None else job.soft.data.itemsize
     a_logit = job.item + soft
     # a hidden state and its derivative; what converts 16-bit ones takes three times as much beside
-    a_row = a_class * (2 if job.hidden.in_place else 8) + 8 * row_kernels.STATE * (PIECES + 2)
+    a_row = a_class * (2 if job.hidden.in_place else 8) + 8 * row_kernels.STATE * 2
     copies = 2 * (not job.weight.in_place)
     adds = int(_adds(gradients))
     least = a_row + a_logit * (job.classes if whole else 1)
@@ -313,22 +311,13 @@ def _read(job: Job, kept: np.ndarray, gradients: Gradients | None) -> Iterator[B
     memory = np.empty(cut.rows * cut.stretch, job.real)
     room = np.empty((cut.added if cut.rows < kept.size else 0, job.features), job.real)
     for lo, hi in _pieces(kept.size, cut.rows):
-        index, pieces = _as_slice(kept[lo:hi]), []
+        index, state = _as_slice(kept[lo:hi]), rows.no_states(hi - lo)
         hidden = job.hidden.take(index)
-        highest, target_logits = np.full(hi - lo, -np.inf), np.full(hi - lo, np.nan)
         for begin, end in _pieces(job.classes, cut.stretch):
             logits = memory[: (hi - lo) * (end - begin)].reshape(hi - lo, end - begin)
             _write_logits(job, hidden, begin, logits, cut.part)
-            problem = job.problem(index, logits, begin, highest)
-            piece = rows.states(problem)
-            inside = (problem.row_targets >= begin) & (problem.row_targets < end)
-            target_logits = np.where(inside, piece[:, rows.TARGET_LOGIT], target_logits)
-            highest = np.maximum(highest, piece[:, rows.HIGHEST])
-            pieces.append(piece)
-            if len(pieces) == PIECES or end == job.classes:
-                pieces = [rows.merged(pieces, problem.variant, job.options)]
-        state = pieces[0]
-        state[:, rows.TARGET_LOGIT] = target_logits
+            problem = job.problem(index, logits, begin, state)
+            state = rows.states(problem)
         yield Block(lo == 0, index, hidden, logits, problem, state, room, cut.part)
 
 

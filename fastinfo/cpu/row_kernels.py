@@ -464,6 +464,51 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
 
 
 @cache
+def merger(softcap, arithmetic, relative):
+    """Return merge(s, t, option): make s the state of both pieces, but for the target's logit.
+
+    Of equal maxima the lowest class counts, if there is one. A NaN stays, and where it is first.
+    """
+    z_as_read, real = _z_as_read(softcap, arithmetic), arithmetic.real
+
+    @helper(EXACT)
+    def to_one_base(s, t, inverse_t):
+        """Measure both states from the higher maximum of the other row."""
+        rise = t[OTHER_MAX] - s[OTHER_MAX]
+        if rise > 0.0:
+            s[ENTROPY], s[WEIGHT] = _rebase(1.0 + s[REST], s[ENTROPY], s[WEIGHT], rise, inverse_t)
+            s[OTHER_MAX] = t[OTHER_MAX]
+        elif rise < 0.0:
+            t[ENTROPY], t[WEIGHT] = _rebase(1.0 + t[REST], t[ENTROPY], t[WEIGHT], -rise, inverse_t)
+
+    @helper(EXACT)
+    def z_of(m, option):
+        # without a softcap maxima are as read, perhaps by pieces of several types
+        return np.float64(z_as_read(real(m), option)) if softcap else m
+
+    @helper(EXACT)
+    def merge(s, t, option):
+        if relative:
+            to_one_base(s, t, option[INVERSE_TEMPERATURE])
+        gap = z_of(s[MAX], option) - z_of(t[MAX], option)
+        s_is_nan, t_is_nan = s[MAX] != s[MAX], t[MAX] != t[MAX]
+        if s[MAX] == t[MAX] or (s_is_nan and t_is_nan):
+            first, last = min(s[ARGMAX], t[ARGMAX]), max(s[ARGMAX], t[ARGMAX])
+            s[ARGMAX] = first if first >= 0.0 else last
+        elif not s_is_nan and not t[MAX] <= s[MAX]:
+            s[ARGMAX] = t[ARGMAX]
+        s[MAX], s[REST], s[ENTROPY], s[LINEAR], s[WEIGHT] = _merge(
+            s[MAX], s[REST], s[ENTROPY], s[LINEAR], s[WEIGHT],
+            t[MAX], t[REST], t[ENTROPY], t[LINEAR], t[WEIGHT], gap, option[INVERSE_TEMPERATURE],
+        )  # fmt: skip
+        if s_is_nan or t_is_nan:
+            s[MAX] = np.nan
+        s[RANK] += t[RANK]
+
+    return merge
+
+
+@cache
 def _z(softcap):
     """Z of a logit in float64, before the division by the temperature."""
 
@@ -545,17 +590,19 @@ def losses(storage, softcap, weights, soft):
 
 
 @cache
-def states(storage, softcap, weights, soft, statistics, ranks, jumps):
+def states(storage, softcap, weights, soft, statistics, ranks, jumps, onto):
     """Kernel: states of pieces of rows, `state.shape[0]` of them from number `first` on.
 
     A row of `width` classes, the first of which is class `base` of what it is a stretch of, has
-    `pieces` of them. Rows that do not count keep the state of no classes.
+    `pieces` of them. Rows that do not count keep the state of no classes. With `onto` a row is one
+    piece, and its state is put together with that `before`.
     """
     read_piece = piece_reader(storage, softcap, weights, soft, statistics, ranks, jumps)
+    merge = merger(softcap, arithmetic_of(storage, weights, soft), weights == "relative")
 
-    @kernel(storage, softcap, weights, soft, statistics, ranks, jumps)
+    @kernel(storage, softcap, weights, soft, statistics, ranks, jumps, onto)
     def read_states(
-        first, pieces, x, starts, width, base, y, y_starts, w, targets, elsewhere, floor, active,
+        first, pieces, x, starts, width, base, y, y_starts, w, targets, elsewhere, before, active,
         option, state,
     ):  # fmt: skip
         for n in range(state.shape[0]):
@@ -568,11 +615,17 @@ def states(storage, softcap, weights, soft, statistics, ranks, jumps):
             jump = 0
             if jumps and hi == width and i + 1 < starts.size:
                 jump = starts[i + 1] - starts[i] - width
+            s, floor = row_of(state, n), -np.inf
+            if onto:
+                floor = before[i, MAX]
             read_piece(
                 part(x, starts[i] + lo, starts[i] + hi), part(y, at + lo, at + hi), w, base + lo,
-                targets[i], elsewhere[i] if elsewhere.size else np.nan,
-                floor[i] if floor.size else -np.inf, jump, option, row_of(state, n),
+                targets[i], elsewhere[i] if elsewhere.size else np.nan, floor, jump, option, s,
             )  # fmt: skip
+            if onto:
+                merge(s, row_of(before, i), option)
+                if not base <= targets[i] < base + width:
+                    s[TARGET_LOGIT] = before[i, TARGET_LOGIT]
 
     return read_states
 
@@ -639,49 +692,21 @@ def relative_summaries():
 
 @cache
 def merges(softcap, storage, weights, soft):
-    """Kernel: put the states of the pieces of rows together.
+    """Kernel: put the states of the pieces of rows together, in any order; see `merger`.
 
-    Pieces may come in any order: of equal maxima the lowest class counts. A NaN stays, and where
-    it is first. The target's logit is the first piece's.
+    The target's logit is the first piece's.
     """
-    arithmetic, relative = arithmetic_of(storage, weights, soft), weights == "relative"
-    z_of, real = _z_as_read(softcap, arithmetic), arithmetic.real
+    relative = weights == "relative"
+    arithmetic = arithmetic_of(storage, weights, soft)
+    merge = merger(softcap, arithmetic, relative)
 
-    @helper(EXACT)
-    def to_one_base(s, t, inverse_t):
-        """Measure both states from the higher maximum of the other row."""
-        rise = t[OTHER_MAX] - s[OTHER_MAX]
-        if rise > 0.0:
-            s[ENTROPY], s[WEIGHT] = _rebase(1.0 + s[REST], s[ENTROPY], s[WEIGHT], rise, inverse_t)
-            s[OTHER_MAX] = t[OTHER_MAX]
-        elif rise < 0.0:
-            t[ENTROPY], t[WEIGHT] = _rebase(1.0 + t[REST], t[ENTROPY], t[WEIGHT], -rise, inverse_t)
-
-    @kernel(softcap, storage, relative, real.__name__)
+    @kernel(softcap, storage, relative, arithmetic.real.__name__)
     def merge_pieces(parts, option, state):
         for i in range(state.shape[0]):
             s = row_of(state, i)
             for column in range(STATE):
                 s[column] = parts[i, 0, column]
             for p in range(1, parts.shape[1]):
-                t = parts[i, p]
-                if relative:
-                    to_one_base(s, t, option[INVERSE_TEMPERATURE])
-                gap = np.float64(z_of(real(s[MAX]), option)) - np.float64(
-                    z_of(real(t[MAX]), option)
-                )
-                s_is_nan, t_is_nan = s[MAX] != s[MAX], t[MAX] != t[MAX]
-                if s[MAX] == t[MAX] or (s_is_nan and t_is_nan):
-                    s[ARGMAX] = min(s[ARGMAX], t[ARGMAX])
-                elif not s_is_nan and not t[MAX] <= s[MAX]:
-                    s[ARGMAX] = t[ARGMAX]
-                s[MAX], s[REST], s[ENTROPY], s[LINEAR], s[WEIGHT] = _merge(
-                    s[MAX], s[REST], s[ENTROPY], s[LINEAR], s[WEIGHT],
-                    t[MAX], t[REST], t[ENTROPY], t[LINEAR], t[WEIGHT], gap,
-                    option[INVERSE_TEMPERATURE],
-                )  # fmt: skip
-                if s_is_nan or t_is_nan:
-                    s[MAX] = np.nan
-                s[RANK] += t[RANK]
+                merge(s, parts[i, p], option)
 
     return merge_pieces

@@ -43,9 +43,10 @@ LOG_PROB, RANK = kernels.LOG_PROB, kernels.RANK_OF_TARGET
 STATE_COLUMNS = (
     kernels.MAX, kernels.REST, kernels.ENTROPY, kernels.ARGMAX, kernels.RANK, kernels.TARGET_LOGIT,
 )  # fmt: skip
-HIGHEST, TARGET_LOGIT = kernels.MAX, kernels.TARGET_LOGIT
-# Logits of targets, and maxima, where every stretch is a whole row.
+TARGET_LOGIT = kernels.TARGET_LOGIT
+# Logits of targets, and states of other classes, where every stretch is a whole row.
 NOWHERE = np.empty(0)
+NOTHING = np.empty((0, kernels.STATE))
 # Variant of plain logits of any type: float64 holds them all.
 PLAIN = ("float64", False, "none", "float32")
 
@@ -84,8 +85,7 @@ class Problem:
     """Logits, what weighs their classes, and which rows count.
 
     The first class of the logits is class `base` of the targets'; `elsewhere` has the logits of
-    targets among other classes, `maxima` the highest of those: where these classes are all lower,
-    the argmax of a state is left out, -1.
+    targets among other classes, `onto` the states of the rows over those that states are put onto.
     """
 
     logits: Rows
@@ -99,7 +99,7 @@ class Problem:
     ranks: bool = False
     base: int = 0
     elsewhere: np.ndarray | None = None
-    maxima: np.ndarray | None = None
+    onto: np.ndarray | None = None
 
     @lazy
     def weights(self) -> str:
@@ -275,10 +275,11 @@ def no_states(count: int) -> np.ndarray:
 
 
 def states(problem: Problem) -> np.ndarray:
-    """Return the states of all rows."""
-    if not problem.by_rows:
-        return states_by_stretches(problem)
+    """Return the states of all rows, put onto those of other classes if there are any."""
     rows, elsewhere = problem.logits, problem.others_logits
+    if not problem.by_rows:
+        state = states_by_stretches(replace(problem, onto=None))
+        return state if problem.onto is None else _put_onto(problem, state)
     state = np.empty((rows.count, kernels.STATE))
     if problem.in_place:
         read = _reader(problem, 0, rows.count, 0, rows.width, elsewhere)
@@ -292,12 +293,20 @@ def states(problem: Problem) -> np.ndarray:
     return state
 
 
+def _put_onto(problem: Problem, piece: np.ndarray) -> np.ndarray:
+    """Return the states of rows over other classes and those of a piece."""
+    assert problem.onto is not None
+    state = merged([piece, problem.onto], problem.variant, problem.options)
+    end = problem.base + problem.logits.width
+    outside = (problem.row_targets < problem.base) | (problem.row_targets >= end)
+    state[outside, TARGET_LOGIT] = problem.onto[outside, TARGET_LOGIT]
+    return state
+
+
 def merged(
     pieces: list[np.ndarray], variant: tuple[Any, ...] = PLAIN, options: Options | None = None
 ) -> np.ndarray:
     """Return the states of rows from those of their pieces, in any order."""
-    if len(pieces) == 1:
-        return pieces[0]
     state = np.empty_like(pieces[0])
     storage, capped, weights, soft = variant
     merge, given = kernels.merges(capped, storage, weights, soft), (options or Options()).array
@@ -405,12 +414,14 @@ def _reader(
     problem: Problem, lo: int, hi: int, begin: int, end: int, elsewhere: np.ndarray
 ) -> Callable[[int, int, np.ndarray], None]:
     """Return read(first, pieces, state): states of pieces of the classes [begin, end) of rows."""
-    read_states = kernels.states(*problem.variant, problem.statistics, problem.ranks, problem.jumps)
+    read_states = kernels.states(
+        *problem.variant, problem.statistics, problem.ranks, problem.jumps, problem.onto is not None
+    )
     memory, starts, width, y, y_starts = problem.stretch(lo, hi, begin, end)
-    maxima = NOWHERE if problem.maxima is None else problem.maxima[lo:hi]
+    before = NOTHING if problem.onto is None else problem.onto[lo:hi]
     given = (
         memory, starts, width, problem.base + begin, y, y_starts, problem.class_weights,
-        problem.row_targets[lo:hi], elsewhere, maxima, problem.row_weights[lo:hi],
+        problem.row_targets[lo:hi], elsewhere, before, problem.row_weights[lo:hi],
         problem.options.array,
     )  # fmt: skip
     return lambda first, pieces, state: read_states(first, pieces, *given, state)
