@@ -209,6 +209,18 @@ def binary_cross_entropy_of_probability(p, y, pos_weight):
     return loss + 0.0 * p, gradient + 0.0 * p
 
 
+def binary_cross_entropy_of_probability_and_label(p, is_one, pos_weight):
+    """The same of a label that is 1 or 0, to the last bit, by one logarithm: of p, or of 1 - p."""
+    u = 1.0 - p
+    v, c = where(is_one, p, u), where(is_one, pos_weight, 1.0)
+    kept = where(u == 1.0, 1.0, 1.0 - u)
+    log_of_v = log(v)
+    of_rest = where(u == 1.0, -p, log_of_v * (p / kept))
+    loss = 0.0 - c * where(is_one, log_of_v, of_rest)
+    slope = c / v
+    return loss + 0.0 * p, where(is_one, 0.0 - slope, slope) + 0.0 * p
+
+
 # --- terms of bins -------------------------------------------------------------------------------
 
 

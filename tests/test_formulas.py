@@ -119,6 +119,15 @@ def test_a_label_is_a_target(x):
             assert of_label == pytest.approx(of_target, rel=1e-15, abs=0, nan_ok=True)
 
 
+@pytest.mark.parametrize("p", [1e-300, 1e-9, 0.3, 0.5, 1.0 - 1e-12, nan])
+def test_a_label_of_a_probability_is_a_target(p):
+    for label in (False, True):
+        for weight in (1.0, 0.3):
+            of_label = formulas.binary_cross_entropy_of_probability_and_label(p, label, weight)
+            of_target = formulas.binary_cross_entropy_of_probability(p, float(label), weight)
+            assert of_label == pytest.approx(of_target, rel=1e-15, abs=0, nan_ok=True)
+
+
 def test_a_term_of_a_binary_loss_that_counts_nothing():
     assert formulas.binary_cross_entropy_of_logit(inf, 1.0, 2.0) == (0.0, 0.0)
     assert formulas.binary_cross_entropy_of_logit(-inf, 0.0, 2.0) == (0.0, 0.0)

@@ -86,11 +86,18 @@ def _arithmetic(inputs, storage, gradient=False):
 def _element(inputs, arithmetic, labelled):
     """The formula of a kind of inputs; perhaps that of masks of labels."""
     if inputs == PROBABILITIES:
-        return formula(formulas.binary_cross_entropy_of_probability, vmath.lanewise)
-    of_target, of_label = (
-        formulas.binary_cross_entropy_of_logit, formulas.binary_cross_entropy_of_label,
-    )  # fmt: skip
-    return formula(of_label if labelled else of_target, _mathematics(arithmetic))
+        of_target, of_label, mathematics = (
+            formulas.binary_cross_entropy_of_probability,
+            formulas.binary_cross_entropy_of_probability_and_label,
+            vmath.lanewise,
+        )
+    else:
+        of_target, of_label, mathematics = (
+            formulas.binary_cross_entropy_of_logit,
+            formulas.binary_cross_entropy_of_label,
+            _mathematics(arithmetic),
+        )
+    return formula(of_label if labelled else of_target, mathematics)
 
 
 @cache
@@ -154,7 +161,7 @@ def _block(inputs, storage, y_storage, pos_storage, sample_storage, gradient):
     With `gradient` their derivatives are written to `out`.
     """
     # Weights in an array may be 0, which not even an infinite loss outweighs.
-    as_masks = y_storage == LABELS and inputs == LOGITS and pos_storage in (None, ONE)
+    as_masks = y_storage == LABELS and pos_storage in (None, ONE)
     arithmetic = _arithmetic(inputs, storage, gradient)
     lanes, filled = arithmetic.lanes, arithmetic.filled
     element, ask_ahead = _element(inputs, arithmetic, as_masks), prefetcher(lanes)
