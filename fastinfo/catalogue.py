@@ -16,13 +16,27 @@ from fastinfo import formulas
 
 
 @dataclass(frozen=True)
+class Quick:
+    """A term for vectors, of shares that are rounded, where what it says has a size of `least`.
+
+    That is of float32 and of float64 results, times `doubt` of the parameter. With `wide`, vectors
+    are of float64 whatever the result is. `says` is that of the sum unless it is given.
+    """
+
+    term: Callable[..., Any]
+    least: tuple[float, float]
+    wide: bool = True
+    doubt: Callable[..., Any] = formulas.no_doubt
+    says: Callable[..., Any] | None = None
+
+
+@dataclass(frozen=True)
 class Sum:
     """What the bins of two rows add up to, and what that says, in nats.
 
     With `largest` the largest term counts instead of their sum. `overflows` tells that a sum of
     powers may be infinite where the result is not, see `formulas.lowered_power_term`. Below `least`
-    the sum has lost digits that `far` has. `near` is a term for vectors, in the type of the result,
-    exact enough unless rows are nearly equal.
+    the sum has lost digits that `far` has. `quick` is exact enough unless rows are nearly equal.
     """
 
     term: Callable[..., Any]
@@ -31,7 +45,7 @@ class Sum:
     overflows: bool = False
     far: Sum | None = None
     least: float = -0.5
-    near: Callable[..., Any] | None = None
+    quick: Quick | None = None
 
 
 @dataclass(frozen=True)
@@ -130,8 +144,11 @@ class Measure:
     form: Callable[[Measure, float], Measure] | None = field(default=None, repr=False)
 
     def total_for(self, normalize: bool) -> Sum:
-        """Return what bins add up to; rows that are not normalised can need another formula."""
-        return self.total if normalize or self.plain_total is None else self.plain_total
+        """Return what bins add up to; rows that are not normalised can need another formula.
+
+        Quick terms have errors of a size that is known for distributions only.
+        """
+        return self.total if normalize else replace(self.plain_total or self.total, quick=None)
 
     def at(self, parameter: float, normalize: bool = True) -> Measure:
         """Return the row for one value of the parameter.
@@ -193,6 +210,14 @@ def _power_products(
     return far, near
 
 
+# Relative errors of a sum of such terms are twice the roundoff over its root.
+_JS_QUICK = Quick(formulas.js_near_term, (1e-4, 1e-6), wide=False)
+# Errors are some units of float64's roundoff times logarithms of shares, in all that is asked for.
+_KL_QUICK = Quick(formulas.kl_quick_term, (4e-9, 0.08))
+_JEFFREYS_QUICK = Quick(formulas.jeffreys_quick_term, (4e-9, 0.08))
+_RENYI_QUICK = Quick(formulas.renyi_quick_term, (4e-9, 0.08), doubt=formulas.renyi_doubt)
+_RATIO_QUICK = Quick(formulas.ratio_quick_term, (1e-9, 1e-3), says=formulas.log_of)
+
 _ITSELF, _LOG = formulas.itself_of, formulas.natural_log_of
 _JS_SHARED = Shared(
     formulas.js_shared,
@@ -228,7 +253,7 @@ def _js_form(row: Measure, weight: float) -> Measure:
         return row
     far, near = row.tiles
     tiles = far, replace(near, term=formulas.js_centred_tile_term_of_weights)
-    total = replace(row.total, near=formulas.js_near_term_of_weights)
+    total = replace(row.total, quick=replace(_JS_QUICK, term=formulas.js_near_term_of_weights))
     return replace(row, total=total, tiles=tiles, symmetric=False, bounded_by_hellinger=False)
 
 
@@ -238,7 +263,7 @@ def _renyi_form(row: Measure, alpha: float) -> Measure:
         kl = MEASURES["kl_divergence"]
         return replace(kl, name=row.name)
     if alpha == inf:
-        total = Sum(formulas.log_ratio_term, largest=True)
+        total = Sum(formulas.log_ratio_term, largest=True, quick=_RATIO_QUICK)
         unknown = Shared(formulas.nothing_shared, _ITSELF, _ITSELF)
         return replace(
             row, total=total, plain_total=total, products=(), shared=unknown, infinite="first"
@@ -253,7 +278,7 @@ def _renyi_form(row: Measure, alpha: float) -> Measure:
     if alpha == 0.5:
         half = formulas.half_power_of
         products = tuple(replace(road, f=half, g=half) for road in row.products)
-        total = replace(row.total, term=formulas.half_renyi_term)
+        total = replace(row.total, term=formulas.half_renyi_term, quick=None)
         return replace(row, symmetric=True, products=products, total=total)
     if alpha < 1.0:
         return row
@@ -267,13 +292,13 @@ def _renyi_form(row: Measure, alpha: float) -> Measure:
         )  # fmt: skip
         row = replace(row, products=products)
     total, plain = (
-        Sum(formulas.renyi_term, formulas.renyi_of_excess, overflows=True),
+        replace(row.total, far=None, overflows=True),
         Sum(formulas.power_term, formulas.renyi_of_powers, overflows=True),
     )
     return replace(row, total=total, plain_total=plain, infinite="first")
 
 
-_JS_SUM = Sum(formulas.js_term, near=formulas.js_near_term)
+_JS_SUM = Sum(formulas.js_term, quick=_JS_QUICK)
 _LIFTED_POWERS = Sum(formulas.lifted_power_term, formulas.renyi_of_lifted_powers)
 _LIFTED_ROOTS = Sum(formulas.lifted_power_term, formulas.bhattacharyya_of_lifted_powers)
 _POWERS = Sum(formulas.power_term, formulas.renyi_of_powers, far=_LIFTED_POWERS, least=2.0**-900)
@@ -290,7 +315,7 @@ _ROWS = (
     ),
     Measure(
         "kl_divergence",
-        total=Sum(formulas.kl_bin),
+        total=Sum(formulas.kl_bin, quick=_KL_QUICK),
         plain_total=Sum(formulas.relative_entropy_term),
         products=(_KL_PRODUCT,),
         infinite="first",
@@ -321,7 +346,7 @@ _ROWS = (
     Measure(
         "jeffreys_divergence",
         symmetric=True,
-        total=Sum(formulas.jeffreys_term),
+        total=Sum(formulas.jeffreys_term, quick=_JEFFREYS_QUICK),
         products=(_JEFFREYS_PRODUCT,),
         infinite="both",
         shared=_JEFFREYS_SHARED,
@@ -329,7 +354,7 @@ _ROWS = (
     Measure(
         "renyi_divergence",
         ("alpha",),
-        total=Sum(formulas.renyi_term, formulas.renyi_of_excess, far=_POWERS),
+        total=Sum(formulas.renyi_term, formulas.renyi_of_excess, far=_POWERS, quick=_RENYI_QUICK),
         plain_total=_POWERS,
         products=_power_products(
             formulas.renyi_of_powers,

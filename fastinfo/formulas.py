@@ -327,6 +327,45 @@ def js_near_term_of_weights(p, q, weight):
     return m * (own * of_p + other * of_q)
 
 
+def kl_quick_term(p, q, parameter):
+    """p log(p / q) for vectors, by two logarithms."""
+    return where(p == 0.0, 0.0, where(q == 0.0, inf, p * (log(p) - log(q))))
+
+
+def jeffreys_quick_term(p, q, parameter):
+    """(p - q) log(p / q) for vectors, by two logarithms."""
+    beyond = where(p == q, 0.0, inf)
+    return where((p == 0.0) | (q == 0.0), beyond, (p - q) * (log(p) - log(q)))
+
+
+def renyi_quick_term(p, q, alpha):
+    """p^α q^(1 - α) - p for vectors, by two logarithms; huge where it is infinite."""
+    beyond = p * inf if alpha > 1.0 else -p
+    log_p = log(p)
+    power = exp(log_p + (alpha - 1.0) * (log_p - log(q)))  # with p inside it is huge if cut off
+    return where(p == 0.0, 0.0, where(q == 0.0, beyond, power - p))
+
+
+def ratio_quick_term(p, q, parameter):
+    """p / q for vectors, 0 where p = 0."""
+    return where(p == 0.0, 0.0, p / q)
+
+
+def no_doubt(parameter):
+    """Errors do not depend on a parameter."""
+    return 1.0
+
+
+def renyi_doubt(alpha):
+    """Error of D = log(1 + v) / (α - 1), beside that of v: logarithms' times α - 1, and others."""
+    return 1.0 + 0.05 / abs(alpha - 1.0)
+
+
+def log_of(v, parameter):
+    """log v."""
+    return log(v)
+
+
 def total_variation_term(p, q, d, weight):
     """|p - q|."""
     return abs(d)

@@ -364,3 +364,18 @@ def test_orders_that_are_none(alpha):
         fastinfo.pairwise(x, x, NAME, alpha=alpha)
     with pytest.raises(TypeError, match="alpha"):
         fastinfo.pairwise(x, x, NAME)
+
+
+@pytest.mark.parametrize("dtype", WIDE_FLOATS, ids=str)
+@pytest.mark.parametrize("alpha", [0.97, 1.02, 12.0, 60.0, np.inf])
+def test_rows_ever_nearer(rng, alpha, dtype):
+    """Pairs are computed by vectors, or bin by bin where those would lose digits."""
+    flat = rng.dirichlet(np.ones(30))
+    noise = 10.0 ** -np.linspace(0, 6, 13)[:, np.newaxis]
+    x = (flat * np.exp(noise * rng.standard_normal((13, 30)))).astype(dtype)
+    y = (flat * np.exp(noise * rng.standard_normal((13, 30)))).astype(dtype)
+    actual = fastinfo.pairwise(x, y, NAME, alpha=alpha).diagonal()
+    assert_close_measure(NAME, actual, exact_rows(x, y, alpha), dtype)
+    y[::2, 7] = 0
+    actual = fastinfo.pairwise(x, y, NAME, alpha=alpha).diagonal()
+    assert_close_measure(NAME, actual, exact_rows(x, y, alpha), dtype)

@@ -9,14 +9,16 @@ from functools import cache
 import numpy as np
 
 from fastinfo.cpu import vmath
-from fastinfo.cpu.bin_kernels import bin_value, share
+from fastinfo.cpu.bin_kernels import bin_value, share, together_of
 from fastinfo.cpu.memory import part, row_of, store, whole_loader
 from fastinfo.cpu.simd import (
     absolute,
     any_of,
     bits_of_mask,
     double,
+    highest_of,
     lanes_before,
+    maximum,
     single,
     sum_of,
     where,
@@ -25,8 +27,8 @@ from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 
 # Bins that a float32 sum runs over before it is added up in float64.
 BLOCK = 1024
-# Least sums of terms of rounded shares: their relative error is twice the roundoff over the root.
-LEAST_NEAR = {"float32": 1e-4, "float64": 1e-6}
+# Sums of powers beyond this may hold an exponential that was cut off.
+MOST_QUICK = 2.0**900
 # Columns of pairs done for the same few rows: their bins stay in the second-level cache.
 COLUMNS = 64
 # ... and of pairs that lie side by side, where so many beyond the last are read.
@@ -205,47 +207,60 @@ def zeros(storage):
 
 
 @cache
-def pair_value(total, storage_x, storage_y, into):
-    """What a `catalogue.Sum` says of two raw rows: by vectors where that is exact enough.
-
-    Shares are then rounded, which moves a divergence by no more than its root times the roundoff.
-    """
-    exact = bin_value(total, storage_x, storage_y)
-    if total.near is None:
-        return exact
-    arithmetic = vmath.STORAGE[into][0]
-    term = formula(total.near, vmath.of_vectors(arithmetic))
+def _quick_sum(quick, storage_x, storage_y, into, largest):
+    """Σ of a quick term over the bins of two rows, or the largest."""
+    arithmetic = vmath.double if quick.wide else vmath.STORAGE[into][0]
+    wide_names = vmath.lanewise if "float64" in (storage_x, storage_y) else vmath.lanewise_widened
+    term = formula(quick.term, wide_names if quick.wide else vmath.of_vectors(arithmetic))
     real, lanes, filled = arithmetic.real, arithmetic.lanes, arithmetic.filled
     read_p, read_q = (vmath.reader(kind, arithmetic, 0.0) for kind in (storage_x, storage_y))
-    least = LEAST_NEAR[into]
+    together, of_lanes = together_of(largest), highest_of if largest else sum_of
 
     @helper(EXACT)
     def block(p, q, p_lift, p_inverse, q_lift, q_inverse, parameter):
         added = filled(0.0)
         for k in range(0, p.size, lanes):
-            added += term(
+            v = term(
                 read_p(p, k) * p_lift * p_inverse, read_q(q, k) * q_lift * q_inverse, parameter
             )
-        return np.float64(sum_of(added))
+            added = maximum(v, added) if largest else added + v
+        return np.float64(of_lanes(added))
 
     @helper(EXACT, inline=False)
-    def near(p, q, p_total, q_total, parameter):
+    def quick_sum(p, q, p_total, q_total, parameter):
         p_lift, p_inverse = scales(p_total)
         q_lift, q_inverse = scales(q_total)
         added = 0.0
         for k in range(0, p.size, BLOCK):
             end = min(k + BLOCK, p.size)
-            added += block(
+            v = block(
                 part(p, k, end), part(q, k, end), real(p_lift), real(p_inverse), real(q_lift),
                 real(q_inverse), real(parameter),
             )  # fmt: skip
+            added = together(added, v)
         return added
+
+    return quick_sum
+
+
+@cache
+def pair_value(total, storage_x, storage_y, into):
+    """What a `catalogue.Sum` says of two raw rows: by vectors where that is exact enough."""
+    exact, quick = bin_value(total, storage_x, storage_y), total.quick
+    if quick is None:
+        return exact
+    quick_sum = _quick_sum(quick, storage_x, storage_y, into, total.largest)
+    says, doubt = formula(quick.says or total.says, vmath.double), formula(quick.doubt)
+    least, lowest = quick.least[into == "float64"], -0.5 if total.far is None else total.least
 
     @helper(EXACT)
     def value(p, q, p_total, p_rest, q_total, q_rest, parameter):
-        v = near(p, q, p_total, q_total, parameter)
-        if least <= v < np.inf:
-            return v
+        if 0.0 < p_total < np.inf and 0.0 < q_total < np.inf:  # else they are no distributions
+            v = quick_sum(p, q, p_total, q_total, parameter)
+            if lowest < v < MOST_QUICK:
+                said = says(v, parameter)
+                if least * doubt(parameter) <= said:
+                    return said
         return exact(p, q, p_total, p_rest, q_total, q_rest, parameter)
 
     return value
@@ -409,8 +424,8 @@ def key_of(total, finish):
     """Name a measure's sum and finish, for the cache of kernels: all that they are made of."""
     key = (total.term.__name__, total.says.__name__, total.largest, total.overflows)
     far = () if total.far is None else (total.least, *key_of(total.far, finish))
-    near = "" if total.near is None else total.near.__name__
-    return *key, near, *far, finish.__name__
+    quick = "" if total.quick is None else total.quick.term.__name__
+    return *key, quick, *far, finish.__name__
 
 
 @cache
