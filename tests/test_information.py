@@ -1,5 +1,7 @@
 """Measures of rows of distributions: entropy, cross-entropy, divergences and distances."""
 
+from fractions import Fraction
+
 import cases
 import numpy as np
 import oracles
@@ -256,3 +258,30 @@ def test_negative_zero_is_zero():
     p, q = np.array([-0.0, 1.0, 1.0]), np.array([0.0, 1.0, 1.0])
     for name in NAMES:
         assert_same_bits(value(name, p, q), value(name, q, q))
+
+
+@pytest.mark.parametrize("dtype", WIDE_FLOATS, ids=str)
+def test_linear_differences_below_the_digits_of_shares(rng, dtype):
+    """A small bin differs in its last digit, the shares of others by less than they hold."""
+    eps = np.finfo(dtype).eps
+    for k in (2, 3, 40):
+        p = rng.random((20, k)).astype(dtype)
+        p[:, 0] = 100.0
+        p[:, 1] = 10.0 ** rng.uniform(-9, -2, 20)
+        q = p.copy()
+        q[:, 1] *= dtype.type(1 + 2 * eps)
+        shares = [[[Fraction(float(v)) for v in row] for row in side] for side in (p, q)]
+        shares = [[[v / sum(row) for v in row] for row in side] for side in shares]
+        pairs = list(zip(*shares, strict=True))
+        variation = [
+            float(sum(abs(a - b) for a, b in zip(*pair, strict=True)) / 2) for pair in pairs
+        ]
+        ratio = [float(max(a / b for a, b in zip(*pair, strict=True)) - 1) for pair in pairs]
+        rtol = 2e-5 if dtype == np.float32 else 1e-3  # float64 has looser rules below 1e-7
+        for actual, expected in (
+            (fastinfo.total_variation(p, q), variation),
+            (fastinfo.pairwise(p, q, "total_variation").diagonal(), variation),
+            (fastinfo.renyi_divergence(p, q, np.inf), ratio),
+            (fastinfo.pairwise(p, q, "renyi_divergence", alpha=np.inf).diagonal(), ratio),
+        ):
+            np.testing.assert_allclose(actual, expected, rtol=rtol)

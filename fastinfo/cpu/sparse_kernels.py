@@ -73,7 +73,6 @@ def figures(f, f2, row, storage):
 def merged_sum(term, storage_p, storage_q, largest=False):
     """Σ term over the bins that either of two rows fills; a row is its entries and their bins."""
     compiled, together = formula(term, vmath.double), together_of(largest)
-    in_double = "float64" in (storage_p, storage_q)
     start = -np.inf if largest else 0.0
 
     @helper(EXACT)
@@ -88,8 +87,8 @@ def merged_sum(term, storage_p, storage_q, largest=False):
             y = np.float64(q_data[j]) if in_q else 0.0
             i, j = i + in_p, j + in_q
             a, b = share(x, p_total), share(y, q_total)
-            a_lost = lost(x, a, p_total, p_rest, p_inverse) if in_double else 0.0
-            b_lost = lost(y, b, q_total, q_rest, q_inverse) if in_double else 0.0
+            a_lost = lost(x, a, p_total, p_rest, p_inverse)
+            b_lost = lost(y, b, q_total, q_rest, q_inverse)
             v = compiled(a, b, sum_of_differences(a, b, a_lost, b_lost), parameter)
             total = together(total, v)
         return total
