@@ -104,6 +104,15 @@ def logarithm_of(base: Any) -> float:
     return math.log(float(base))
 
 
+def finite_sum(total: float) -> None:
+    """ValueError for weights whose sum, which a mean divides by, is beyond float64."""
+    if total == math.inf:
+        raise ValueError(
+            "sample_weight, times the weights of the classes, must have a finite sum for the mean, "
+            "got inf"
+        )
+
+
 def some(names: str, shape: tuple[int, ...], axis: int, what: str) -> None:
     """ValueError if there are no classes or bins along `axis`."""
     if shape[axis] == 0:

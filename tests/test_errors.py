@@ -506,3 +506,23 @@ def test_unknown_settings():
 def test_unknown_names():
     with pytest.raises(AttributeError, match="no_such_name"):
         fastinfo.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_weights_whose_sum_is_infinite(reduction):
+    z, y, huge = np.zeros((2, 3)), np.array([0, 1]), np.full(2, 1e308)
+    calls = (
+        lambda: fastinfo.softmax_cross_entropy(z, y, sample_weight=huge, reduction=reduction),
+        lambda: fastinfo.softmax_cross_entropy(
+            z, y, class_weight=[1e200] * 3, sample_weight=[1e200] * 2, reduction=reduction
+        ),
+        lambda: fastinfo.binary_cross_entropy_with_logits(
+            z[0, :2], y, sample_weight=huge, reduction=reduction
+        ),
+    )
+    for call in calls:
+        if reduction == "sum":
+            assert call() == np.inf
+            continue
+        with pytest.raises(ValueError, match=r"sample_weight.*finite sum.*got inf"):
+            call()

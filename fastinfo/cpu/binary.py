@@ -102,6 +102,8 @@ class Problem:
 def losses(problem: Problem, grad: np.ndarray | None, overwrites: bool) -> np.ndarray:
     """Return the reduced losses; with `grad`, write the derivatives there."""
     x, y, labels = problem.x, problem.y, None
+    if problem.reduction == "mean":
+        checks.finite_sum(problem.weights.total)
     for source in problem.in_range:
         # all checks come before the first write; and the kernel reads y in the digits of x
         integers = source is y and _is_integer(y)

@@ -71,10 +71,13 @@ def row_weights(
         weights = np.where(classes >= 0, weights, 0.0)
     if reduction != "mean":
         return weights, 1.0
-    counted = weights
-    if classes is not None and class_weight is not None:
-        counted = weights * class_weight[classes]
-    total = float(np.sum(counted))
+    with np.errstate(over="ignore"):
+        if classes is not None and class_weight is not None:
+            counted = weights * class_weight[classes]
+        else:
+            counted = weights
+        total = float(np.sum(counted))
+    checks.finite_sum(total)
     shares = weights / total if total else np.where(weights > 0.0, np.nan, 0.0)
     return shares, total
 
@@ -83,7 +86,8 @@ def reduced(values: np.ndarray, shape: tuple[int, ...], reduction: str, total: f
     """Return rows in their shape, or their sum, divided before for a mean; NaN over nothing."""
     if reduction == "none":
         return values.reshape(shape)
-    return np.asarray(np.sum(values) if total else np.nan)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.sum(values) if total else np.nan)
 
 
 def exponential(value: np.ndarray) -> np.ndarray:
