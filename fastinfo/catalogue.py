@@ -213,8 +213,9 @@ def _power_products(
 # Relative errors of a sum of such terms are twice the roundoff over its root.
 _JS_QUICK = Quick(formulas.js_near_term, (1e-4, 1e-6), wide=False)
 # Errors are some units of float64's roundoff times logarithms of shares, in all that is asked for.
-_KL_QUICK = Quick(formulas.kl_quick_term, (4e-9, 0.08))
-_JEFFREYS_QUICK = Quick(formulas.jeffreys_quick_term, (4e-9, 0.08))
+# What a product leaves of float64 results of KL is smaller.
+_KL_QUICK = Quick(formulas.kl_quick_term, (4e-9, inf))
+_JEFFREYS_QUICK = Quick(formulas.jeffreys_quick_term, (4e-9, inf))
 _RENYI_QUICK = Quick(formulas.renyi_quick_term, (4e-9, 0.08), doubt=formulas.renyi_doubt)
 _RATIO_QUICK = Quick(formulas.ratio_quick_term, (1e-9, 1e-3), says=formulas.log_of)
 

@@ -247,7 +247,7 @@ def _quick_sum(quick, storage_x, storage_y, into, largest):
 def pair_value(total, storage_x, storage_y, into):
     """What a `catalogue.Sum` says of two raw rows: by vectors where that is exact enough."""
     exact, quick = bin_value(total, storage_x, storage_y), total.quick
-    if quick is None:
+    if quick is None or quick.least[into == "float64"] == np.inf:
         return exact
     quick_sum = _quick_sum(quick, storage_x, storage_y, into, total.largest)
     says, doubt = formula(quick.says or total.says, vmath.double), formula(quick.doubt)
