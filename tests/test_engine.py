@@ -180,5 +180,8 @@ def test_one_specialisation_a_kernel(rng):
         fastinfo.softmax_cross_entropy(logits, [0, 1, 2])
         fastinfo.softmax_statistics(logits, [0, 1, 2])
     variant = ("float32", False, "none", "float32")
-    for kernel in (row_kernels.losses(*variant), row_kernels.states(*variant, True, True, False)):
+    for kernel in (
+        row_kernels.losses(*variant),
+        row_kernels.states(*variant, True, True, False, False),
+    ):
         assert len(kernel.signatures) == 1
