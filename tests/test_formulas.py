@@ -110,22 +110,27 @@ def test_binary_losses(x, y):
     )
 
 
-@pytest.mark.parametrize("x", [-inf, -700.0, -3.0, -0.0, 0.0, 1e-9, 0.5, 30.0, inf, nan])
-def test_a_label_is_a_target(x):
-    for label in (False, True):
-        for weight in (1.0, 0.3):
-            of_label = formulas.binary_cross_entropy_of_label(x, label, weight)
-            of_target = formulas.binary_cross_entropy_of_logit(x, float(label), weight)
-            assert of_label == pytest.approx(of_target, rel=1e-15, abs=0, nan_ok=True)
+OF_LOGIT = (formulas.binary_cross_entropy_of_label, formulas.binary_cross_entropy_of_logit)
+OF_PROBABILITY = (
+    formulas.binary_cross_entropy_of_probability_and_label,
+    formulas.binary_cross_entropy_of_probability,
+)
+LOGITS = (-inf, -700.0, -3.0, -0.0, 0.0, 1e-9, 0.5, 30.0, inf, nan)
+PROBABILITIES = (1e-300, 1e-9, 0.3, 0.5, 1.0 - 1e-12, nan)
 
 
-@pytest.mark.parametrize("p", [1e-300, 1e-9, 0.3, 0.5, 1.0 - 1e-12, nan])
-def test_a_label_of_a_probability_is_a_target(p):
+@pytest.mark.parametrize(
+    ("forms", "x"),
+    [*[(OF_LOGIT, x) for x in LOGITS], *[(OF_PROBABILITY, p) for p in PROBABILITIES]],
+)
+def test_a_label_is_a_target(forms, x):
+    of_label, of_target = forms
     for label in (False, True):
         for weight in (1.0, 0.3):
-            of_label = formulas.binary_cross_entropy_of_probability_and_label(p, label, weight)
-            of_target = formulas.binary_cross_entropy_of_probability(p, float(label), weight)
-            assert of_label == pytest.approx(of_target, rel=1e-15, abs=0, nan_ok=True)
+            expected = of_target(x, float(label), weight)
+            assert of_label(x, label, weight) == pytest.approx(
+                expected, rel=1e-15, abs=0, nan_ok=True
+            )
 
 
 def test_a_term_of_a_binary_loss_that_counts_nothing():

@@ -140,6 +140,7 @@ def _labels(y: Source) -> tuple[float, float, np.ndarray | None]:
     Targets that are read before the first write need not be read in full again.
     """
     size, flat = y.data.size, y.data
+    # LOWEST, HIGHEST, SOFT of no targets: a task writes those of all its pieces in its first row
     figures = np.tile([0.0, 1.0, 0.0], (-(-size // PIECE), 1))
     if _is_integer(y) and flat.flags.c_contiguous and flat.flags.aligned and flat.dtype.isnative:
         flat = flat.view(np.uint8) if y.dtype == "bool" else flat
