@@ -18,14 +18,17 @@ from fastinfo.arrays import Rows, Source, as_result, empty, lazy, narrow, widen
 from fastinfo.cpu import row_kernels, rows
 from fastinfo.engine import run
 
-# Classes of one product, and its elements where rows are few: what is added to a gradient is then
-# still in cache. Rows beyond ROWS make a product no faster. BLAS's threads and ours are in each
-# other's way when one follows the other: fewer and larger blocks than fit a cache are faster.
+# Classes that are widened for one product, and elements of it where rows are few. Rows beyond ROWS
+# make a product no faster. BLAS's threads and ours are in each other's way when one follows the
+# other: fewer and larger blocks than fit a cache are faster.
 PART, PRODUCT = 16384, 1 << 18
 # Classes of a product that is added to a gradient: more are no faster, and take memory from logits.
 ADDED = 2048
 ROWS = 1024
 BLOCK = 1 << 24
+# What BLAS multiplies at once: 344 rows are 6 % faster than 342. And elements between long rows of
+# a block: a stride of a power of two has all of them in the same sets of the caches, 7 % slower.
+MULTIPLE, PAD, LONG = 8, 16, 1024
 # Rows added up in float32 for the gradient of the bias, before it goes to float64.
 RUN = 256
 # Elements that a thread adds at a time.
@@ -219,7 +222,7 @@ def plan(job: Job, count: int, gradients: Gradients | None) -> Plan:
     a_row = a_class * (2 if job.hidden.in_place else 8) + 8 * row_kernels.STATE * 2
     copies = 2 * (not job.weight.in_place)
     adds = int(_adds(gradients))
-    least = a_row + a_logit * (job.classes if whole else 1)
+    least = a_row + a_logit * (job.classes + _pad(job.classes) if whole else 1)
     fixed = 0 if job.bias is None else job.bias.nbytes
     if gradients is not None and gradients.bias is not None:
         fixed += job.classes * (job.item + gradients.bias.itemsize)
@@ -235,10 +238,18 @@ def plan(job: Job, count: int, gradients: Gradients | None) -> Plan:
     room -= part * copies * a_class
     stretch = job.classes
     if not whole:
-        stretch = min(stretch, max(part, BLOCK // few), (room - a_row) // a_logit)
-    a_row += stretch * a_logit
+        fits = (room - a_row) // a_logit
+        stretch = min(stretch, max(part, BLOCK // few), fits - _pad(fits))
+    a_row += (stretch + _pad(stretch)) * a_logit
     rows_at_most = min(max(ROWS, BLOCK // stretch), room // a_row)
-    return Plan(_even(count, rows_at_most), _even(job.classes, stretch), part, added)
+    length = -(-_even(count, rows_at_most) // MULTIPLE) * MULTIPLE
+    length = min(length, rows_at_most, max(count, 1))
+    return Plan(length, _even(job.classes, stretch), part, added)
+
+
+def _pad(classes: int) -> int:
+    """Elements between rows of a block of logits."""
+    return PAD if classes >= LONG else 0
 
 
 def _adds(gradients: Gradients | None) -> bool:
@@ -308,13 +319,13 @@ def statistics(job: Job) -> np.ndarray:
 def _read(job: Job, kept: np.ndarray, gradients: Gradients | None) -> Iterator[Block]:
     """Read rows block after block."""
     cut = plan(job, kept.size, gradients)
-    memory = np.empty(cut.rows * cut.stretch, job.real)
+    memory = np.empty((cut.rows, cut.stretch + _pad(cut.stretch)), job.real)
     room = np.empty((cut.added if cut.rows < kept.size else 0, job.features), job.real)
     for lo, hi in _pieces(kept.size, cut.rows):
         index, state = _as_slice(kept[lo:hi]), rows.no_states(hi - lo)
         hidden = job.hidden.take(index)
         for begin, end in _pieces(job.classes, cut.stretch):
-            logits = memory[: (hi - lo) * (end - begin)].reshape(hi - lo, end - begin)
+            logits = memory[: hi - lo, : end - begin]
             _write_logits(job, hidden, begin, logits, cut.part)
             problem = job.problem(index, logits, begin, state)
             state = rows.states(problem)
@@ -329,7 +340,8 @@ def _as_slice(numbers: np.ndarray) -> slice | np.ndarray:
 
 def _write_logits(job: Job, hidden: np.ndarray, begin: int, logits: np.ndarray, part: int) -> None:
     """Write hidden @ weight.T + bias of the classes from `begin` on."""
-    for lo, hi in _pieces(logits.shape[1], part):
+    classes = logits.shape[1]
+    for lo, hi in _pieces(classes, classes if job.weight.in_place else part):
         z = logits[:, lo:hi]
         np.matmul(hidden, job.weight.take(slice(begin + lo, begin + hi)).T, out=z)
         if job.bias is not None:
