@@ -16,7 +16,7 @@ import numpy as np
 
 from fastinfo.arrays import Rows, Source, as_result, empty, lazy, narrow, widen
 from fastinfo.cpu import row_kernels, rows
-from fastinfo.engine import run
+from fastinfo.engine import get_num_threads, run
 
 # Classes that are widened for one product, and elements of it where rows are few. Rows beyond ROWS
 # make a product no faster. BLAS's threads and ours are in each other's way when one follows the
@@ -31,8 +31,8 @@ BLOCK = 1 << 24
 MULTIPLE, PAD, LONG = 8, 16, 1024
 # Rows added up in float32 for the gradient of the bias, before it goes to float64.
 RUN = 256
-# Elements that a thread adds at a time.
-CHUNK = 1 << 18
+# Elements that a thread adds or converts at a time, and that all of them do.
+CHUNK, TOGETHER = 1 << 18, 1 << 22
 
 # Logits beyond the range of their type are infinite, and what comes of them NaN.
 _quiet = np.errstate(all="ignore")
@@ -58,7 +58,13 @@ class Factor:
         part = _taken(self.data, index)
         if self.in_place and isinstance(index, slice):
             return part
-        return widen(part, self.dtype).astype(self.real, order="C")
+        rows = np.empty(part.shape, self.real)
+
+        def task(lo: int, hi: int) -> None:
+            rows[lo:hi] = widen(part[lo:hi], self.dtype)
+
+        run(task, len(rows), _chunk(rows))
+        return rows
 
 
 def _taken(x: np.ndarray, index: slice | np.ndarray) -> np.ndarray:
@@ -191,9 +197,11 @@ def _round(values: np.ndarray, memory: np.ndarray, storage: str, limit: int) -> 
     if values.dtype == memory.dtype:
         memory[...] = values.reshape(memory.shape)
         return
-    step = max(1, min(1 << 20, limit // 128) // max(1, values[:1].size))
-    for lo in range(0, len(values), step):
-        memory[lo : lo + step] = narrow(values[lo : lo + step], storage)
+
+    def task(lo: int, hi: int) -> None:
+        memory[lo:hi] = narrow(values[lo:hi], storage)
+
+    run(task, len(values), _chunk(values, limit // 128))
 
 
 @dataclass(frozen=True)
@@ -382,4 +390,9 @@ def _add_up(total: np.ndarray, x: np.ndarray) -> None:
         with np.errstate(all="ignore"):
             np.add(total[lo:hi], x[lo:hi] if len(x) > 1 else x, out=total[lo:hi])
 
-    run(task, len(total), max(1, CHUNK // max(1, total.shape[1])))
+    run(task, len(total), _chunk(total))
+
+
+def _chunk(x: np.ndarray, together: int = TOGETHER) -> int:
+    """How many rows a thread takes at a time."""
+    return max(1, min(CHUNK, together // get_num_threads()) // max(1, x[:1].size))
