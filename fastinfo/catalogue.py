@@ -36,7 +36,8 @@ class Sum:
 
     With `largest` the largest term counts instead of their sum. `overflows` tells that a sum of
     powers may be infinite where the result is not, see `formulas.lowered_power_term`. Below `least`
-    the sum has lost digits that `far` has. `quick` is exact enough unless rows are nearly equal.
+    the sum has lost digits that `far` has, or those lowered powers. `quick` is exact enough unless
+    rows are nearly equal.
     """
 
     term: Callable[..., Any]
@@ -210,6 +211,8 @@ def _power_products(
     return far, near
 
 
+# Below, a sum of powers may be of subnormal numbers, which lack digits.
+_TINY = 2.0**-900
 # Relative errors of a sum of such terms are twice the roundoff over its root.
 _JS_QUICK = Quick(formulas.js_near_term, (1e-4, 1e-6), wide=False)
 # Errors are some units of float64's roundoff times logarithms of shares, in all that is asked for.
@@ -294,7 +297,7 @@ def _renyi_form(row: Measure, alpha: float) -> Measure:
         row = replace(row, products=products)
     total, plain = (
         replace(row.total, far=None, overflows=True),
-        Sum(formulas.power_term, formulas.renyi_of_powers, overflows=True),
+        Sum(formulas.power_term, formulas.renyi_of_powers, overflows=True, least=_TINY),
     )
     return replace(row, total=total, plain_total=plain, infinite="first")
 
@@ -302,10 +305,8 @@ def _renyi_form(row: Measure, alpha: float) -> Measure:
 _JS_SUM = Sum(formulas.js_term, quick=_JS_QUICK)
 _LIFTED_POWERS = Sum(formulas.lifted_power_term, formulas.renyi_of_lifted_powers)
 _LIFTED_ROOTS = Sum(formulas.lifted_power_term, formulas.bhattacharyya_of_lifted_powers)
-_POWERS = Sum(formulas.power_term, formulas.renyi_of_powers, far=_LIFTED_POWERS, least=2.0**-900)
-_ROOTS = Sum(
-    formulas.power_term, formulas.bhattacharyya_of_powers, far=_LIFTED_ROOTS, least=2.0**-900
-)
+_POWERS = Sum(formulas.power_term, formulas.renyi_of_powers, far=_LIFTED_POWERS, least=_TINY)
+_ROOTS = Sum(formulas.power_term, formulas.bhattacharyya_of_powers, far=_LIFTED_ROOTS, least=_TINY)
 _ROWS = (
     Measure(
         "cross_entropy",

@@ -308,6 +308,8 @@ def js_term(p, q, d, weight):
     """Weighted KL terms of p and q from their mean; -p + m and -q + m add up to nothing."""
     own, other = shares(weight)
     m = (p if weight < 0.0 else q) + weight * d
+    if m == 0.0:  # half the smallest number
+        m = p + q
     return own * kl_term(p, m, other * d) + other * kl_term(q, m, -own * d)
 
 

@@ -108,14 +108,15 @@ def bin_value(total, storage_p, storage_q, sum_of=bin_sum):
         return value
     top_of = sum_of(formulas.log_ratio_term, storage_p, storage_q, True)
     add_lowered = sum_of(formulas.lowered_power_term, storage_p, storage_q)
-    says_lowered = formula(formulas.renyi_of_lowered_powers, vmath.double)
+    says_lowered, least = formula(formulas.renyi_of_lowered_powers, vmath.double), total.least
 
     @helper(EXACT)
     def value_in_range(p, q, p_total, p_rest, q_total, q_rest, parameter):
-        value = says(add(p, q, p_total, p_rest, q_total, q_rest, parameter), parameter)
-        if value == np.inf:
+        v = add(p, q, p_total, p_rest, q_total, q_rest, parameter)
+        value = says(v, parameter)
+        if value == np.inf or v < least:
             top = top_of(p, q, p_total, p_rest, q_total, q_rest, parameter)
-            if top < np.inf:
+            if abs(top) < np.inf:
                 given = (parameter, top)
                 lowered = add_lowered(p, q, p_total, p_rest, q_total, q_rest, given)
                 value = says_lowered(lowered, parameter, top)

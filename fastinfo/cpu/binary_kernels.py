@@ -28,9 +28,11 @@ from fastinfo.cpu.simd import (
     apart,
     bits_of_mask,
     double,
+    flush_subnormals,
     highest_of,
     maximum,
     minimum,
+    restore,
     sum_of,
     where,
 )
@@ -238,6 +240,7 @@ def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradie
 
     @kernel(inputs, storage, y_storage, pos_storage, sample_storage, each, gradient)
     def read_and_write(x, y, pos, sample, pos_number, number, losses, out, streamed, room, figures):
+        floats = flush_subnormals()
         for i in range(figures.shape[0]):
             lo, hi = i * PIECE, min((i + 1) * PIECE, x.size)
             read_piece(
@@ -245,6 +248,7 @@ def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradie
                 row_of(figures, i),
             )  # fmt: skip
         fence()
+        restore(floats)
 
     return read_and_write
 

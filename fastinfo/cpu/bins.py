@@ -92,7 +92,9 @@ def values(
 ) -> np.ndarray:
     """Return the measure of each pair."""
     result = pairs.sums(total.term, parameter, total.largest)
-    beyond = np.isinf(result) if total.overflows else np.zeros(0, np.bool_)
+    beyond = np.zeros(0, np.bool_)
+    if total.overflows:
+        beyond = np.isinf(result) | (result < total.least)
     if total.far is not None and (far := result < total.least).any():
         others = values(total.far, finish, pairs, parameter, unit)
         kernels.finishes(total.says, finish)(result, unit, parameter)
@@ -100,7 +102,7 @@ def values(
     kernels.finishes(total.says, finish)(result, unit, parameter)
     if beyond.any():
         tops = pairs.sums(formulas.log_ratio_term, parameter, largest=True)
-        beyond &= tops < np.inf
+        beyond &= np.isfinite(tops)
         lowered = pairs.sums(
             formulas.lowered_power_term, parameter, tops=np.where(beyond, tops, 0.0)
         )

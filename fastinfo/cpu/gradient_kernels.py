@@ -15,7 +15,7 @@ from fastinfo.arrays import words
 from fastinfo.cpu import row_kernels as rows
 from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import fence, part, prefetch, row_of, store, stream
-from fastinfo.cpu.simd import any_of, apart, where, with_lane
+from fastinfo.cpu.simd import any_of, apart, flush_subnormals, restore, where, with_lane
 from fastinfo.engine import EXACT, formula, helper, kernel
 
 # Coefficients of a row's gradient.
@@ -223,6 +223,7 @@ def gradients(storage, softcap, weights, soft, into):
         x, starts, width, base, y, y_starts, w, targets, active, option, coefficients,
         out, out_starts, streamed,
     ):  # fmt: skip
+        floats = flush_subnormals()
         for i in range(starts.size):
             row_out = part(out, out_starts[i], out_starts[i] + width)
             if active[i] == 0.0:
@@ -235,6 +236,7 @@ def gradients(storage, softcap, weights, soft, into):
                 row_out, streamed,
             )  # fmt: skip
         fence()
+        restore(floats)
 
     return write_gradients
 
@@ -255,6 +257,7 @@ def losses_and_gradients(storage, softcap, weights, soft, into):
         x, starts, width, y, y_starts, w, targets, active, option, losses, state, coefficients,
         out, out_starts, streamed,
     ):  # fmt: skip
+        floats = flush_subnormals()
         for i in range(starts.size):
             losses[i] = 0.0
             row_out = part(out, out_starts[i], out_starts[i] + width)
@@ -275,5 +278,6 @@ def losses_and_gradients(storage, softcap, weights, soft, into):
                     continue
             emit(logits, own, w, targets[i], coefficients, option, row_out, streamed)
         fence()
+        restore(floats)
 
     return read_and_write_rows

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import fence, part, prefetch, store
-from fastinfo.cpu.simd import double, sum_of, two_sum, where
+from fastinfo.cpu.simd import double, flush_subnormals, restore, sum_of, two_sum, where
 from fastinfo.engine import EXACT, formula, helper, kernel
 
 # Columns of a row's constants: maxima; reciprocals of the sums; their distance, in two parts, the
@@ -19,21 +19,26 @@ P_MAX, Q_MAX, P_SHARE, Q_SHARE, DISTANCE, SHIFT, OF_Q, FACTOR, CONSTANTS = range
 INVERSE_TEMPERATURE, LOG2_SCALE, WEIGHT, OPTIONS = range(4)
 # Classes whose terms are added up in lanes: equal terms are rounded alike, 512 of them to 6e-14.
 BLOCK = 4096
+# A mean of the smallest normal numbers is none: slopes, which are linear, are taken of larger ones.
+LIFT = 2.0**24
 # Sums of a row, of the two terms.
 FIRST, SECOND, SUMS = range(3)
 
 
 @cache
-def _entries(arithmetic):
-    """p, q, d = p - q and t = log(p / q) of vectors of logits, each with its own digits."""
+def _entries(arithmetic, lift=1.0):
+    """p, q, d = p - q and t = log(p / q) of vectors of logits, each with its own digits.
+
+    The first three are times `lift`.
+    """
     real, exp2, exp2_and_below = arithmetic.real, arithmetic.exp2, arithmetic.exp2_and_below
     log2_e = real(1.0 / np.log(2.0))
 
     @helper(EXACT)
     def entries(v, u, row, option):
         scale = real(option[LOG2_SCALE])
-        p = exp2((v - real(row[P_MAX])) * scale) * real(row[P_SHARE])
-        q = exp2((u - real(row[Q_MAX])) * scale) * real(row[Q_SHARE])
+        p = exp2((v - real(row[P_MAX])) * scale) * real(row[P_SHARE] * lift)
+        q = exp2((u - real(row[Q_MAX])) * scale) * real(row[Q_SHARE] * lift)
         high, low = two_sum(v, -u)
         low = where(abs(high) < real(np.inf), low, real(0))
         t = (high - real(row[DISTANCE])) + low
@@ -71,7 +76,7 @@ def sums(terms, p_storage, q_storage, arithmetic):
 
     @kernel(terms.__name__, p_storage, q_storage, real.__name__)
     def add_terms(which, p, p_starts, q, q_starts, width, constants, option, out):
-        weight = real(option[WEIGHT])
+        weight, floats = real(option[WEIGHT]), flush_subnormals()
         for n in range(which.size):
             i = which[n]
             row = constants[i]
@@ -90,6 +95,7 @@ def sums(terms, p_storage, q_storage, arithmetic):
                     first, second = first + double(f), second + double(s)
                 out[n, FIRST] += sum_of(first)
                 out[n, SECOND] += sum_of(second)
+        restore(floats)
 
     return add_terms
 
@@ -97,14 +103,14 @@ def sums(terms, p_storage, q_storage, arithmetic):
 @cache
 def gradients(slope, p_storage, q_storage, arithmetic, into):
     """Kernel: write the derivatives by the logits of q over a stretch of rows."""
-    entries, read = _entries(arithmetic), _readers(p_storage, q_storage, arithmetic)
+    entries, read = _entries(arithmetic, LIFT), _readers(p_storage, q_storage, arithmetic)
     lanes, real = arithmetic.lanes, arithmetic.real
     slope_of, narrow = formula(slope, arithmetic), vmath.narrower(into)
     convert = vmath.STORAGE[into][0].convert
 
     @kernel(slope.__name__, p_storage, q_storage, real.__name__, into)
     def write_slopes(p, p_starts, q, q_starts, width, active, constants, option, out, out_starts):
-        weight = real(option[WEIGHT])
+        weight, floats = real(option[WEIGHT]), flush_subnormals()
         for i in range(active.size):
             target = part(out, out_starts[i], out_starts[i] + width)
             if active[i] == 0.0:
@@ -115,10 +121,12 @@ def gradients(slope, p_storage, q_storage, arithmetic, into):
                 part(p, p_starts[i], p_starts[i] + width),
                 part(q, q_starts[i], q_starts[i] + width),
             )
-            of_q, factor = real(row[OF_Q]), real(row[FACTOR])
+            of_q, factor, lower = real(row[OF_Q]), real(row[FACTOR]), real(1.0 / LIFT)
             for k in range(0, width, lanes):
                 x, y, d, t = entries(*read(a, b, k), row, option)
-                store(target, k, narrow(convert(slope_of(x, y, d, t, weight, of_q) * factor)))
+                slope = slope_of(x, y, d, t, weight, of_q) * lower
+                store(target, k, narrow(convert(slope * factor)))
         fence()
+        restore(floats)
 
     return write_slopes

@@ -268,15 +268,22 @@ def pair_value(total, storage_x, storage_y, into):
 
 @cache
 def _settle(total, finish, storage_x, storage_y, into):
-    """Finish a row of sums, computing again from the raw rows what is below its bound."""
+    """Finish a row of sums, computing again from the raw rows what is below its bound.
+
+    And what is not finite, but for rows that have no bound: what is computed may overflow.
+    """
     direct, compiled = pair_value(total, storage_x, storage_y, into), formula(finish)
     real = vmath.STORAGE[into][0].real
+
+    @helper(EXACT)
+    def is_below(value, bound):
+        return (bound == bound) & ((abs(value) < bound) | (not abs(value) < np.inf))
 
     @helper(SUM)
     def count_below(values, bounds):
         n = 0
         for j in range(values.size):
-            n += 1 if abs(values[j]) < bounds[j] else 0
+            n += 1 if is_below(values[j], bounds[j]) else 0
         return n
 
     @helper(EXACT)
@@ -294,7 +301,7 @@ def _settle(total, finish, storage_x, storage_y, into):
     ):  # fmt: skip
         if count_below(values, bounds):
             for j in range(values.size):
-                if abs(values[j]) < bounds[j]:
+                if is_below(values[j], bounds[j]):
                     q = part(y, y_starts[j], y_starts[j] + width)
                     values[j] = direct(p, q, p_total, p_rest, y_totals[j], y_rests[j], parameter)
         finish_all(values, unit, out)
@@ -536,6 +543,6 @@ def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
                         if y_filled.shape[0] and not apart:
                             apart = touch(row_of(y_filled, first + j), row_of(x_empty, i))
                         if apart:
-                            target[j] = np.inf
+                            target[j] = real(np.inf / unit)
 
     return finish_rows

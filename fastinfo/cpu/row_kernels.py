@@ -27,9 +27,11 @@ from fastinfo.cpu.simd import (
     bits_of_mask,
     double,
     first_of,
+    flush_subnormals,
     highest_of,
     lanes_before,
     maximum,
+    restore,
     sum_of,
     where,
 )
@@ -576,6 +578,7 @@ def losses(storage, softcap, weights, soft):
 
     @kernel(storage, softcap, weights, soft)
     def read_losses(x, starts, width, y, y_starts, w, targets, active, option, out, state):
+        floats = flush_subnormals()
         for i in range(starts.size):
             out[i] = 0.0
             if active[i] != 0.0:
@@ -585,6 +588,7 @@ def losses(storage, softcap, weights, soft):
                     targets[i], np.nan, -np.inf, 0, option, state,
                 )  # fmt: skip
                 out[i] = finish(state, targets[i], active[i], w, option)
+        restore(floats)
 
     return read_losses
 
@@ -605,6 +609,7 @@ def states(storage, softcap, weights, soft, statistics, ranks, jumps, onto):
         first, pieces, x, starts, width, base, y, y_starts, w, targets, elsewhere, before, active,
         option, state,
     ):  # fmt: skip
+        floats = flush_subnormals()
         for n in range(state.shape[0]):
             i = (first + n) // pieces
             lo = (first + n - i * pieces) * PIECE
@@ -626,6 +631,7 @@ def states(storage, softcap, weights, soft, statistics, ranks, jumps, onto):
                 merge(s, row_of(before, i), option)
                 if not base <= targets[i] < base + width:
                     s[TARGET_LOGIT] = before[i, TARGET_LOGIT]
+        restore(floats)
 
     return read_states
 

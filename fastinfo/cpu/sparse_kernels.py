@@ -108,7 +108,7 @@ def overlaps(shared, total, finish, infinite, storage_x, storage_y, into):
     term = formula(shared.term, vmath.of_vectors(arithmetic))
     says, margin = formula(shared.says, arithmetic), formula(shared.margin, arithmetic)
     exact, compiled = bin_value(total, storage_x, storage_y, merged_sum), formula(finish)
-    overflows = total.overflows
+    overflows, least = total.overflows, total.least
 
     @helper(EXACT)
     def add_bin(f, f2, g, g2, rows, sums, hits, room):
@@ -155,11 +155,12 @@ def overlaps(shared, total, finish, infinite, storage_x, storage_y, into):
                     out[i, j] = np.nan
                     continue
                 if is_infinite(hits[j], x_filled[i], y_filled[j]):
-                    out[i, j] = np.inf
+                    out[i, j] = real(np.inf / unit)
                     continue
                 bound = x_masses[i] * y_most[j] + y_masses[j] * x_most[i]
                 bound += abs(x_rows[i]) + abs(y_rows[j])
-                again = margin(v) < bound * scale or j == own or (v == np.inf and overflows)
+                again = margin(v) < bound * scale or j == own
+                again |= overflows and not least <= v < np.inf
                 if again or v != v:
                     value = exact(
                         (

@@ -143,14 +143,15 @@ def bin_value(total, storage_p, storage_q, threads):
         return value
     top_of = bin_sum(formulas.log_ratio_term, *given, True, threads)
     add_lowered = bin_sum(formulas.lowered_power_term, *given, False, threads)
-    says_lowered = formula(formulas.renyi_of_lowered_powers, DOUBLE)
+    says_lowered, least = formula(formulas.renyi_of_lowered_powers, DOUBLE), total.least
 
     @helper
     def value_in_range(p, q, at, by, parameter):
-        value = says(add(p, q, at, by, parameter), parameter)
-        if value == np.inf:
+        v = add(p, q, at, by, parameter)
+        value = says(v, parameter)
+        if value == np.inf or v < least:
             top = top_of(p, q, at, by, parameter)
-            if top < np.inf:
+            if abs(top) < np.inf:
                 lowered = add_lowered(p, q, at, by, (parameter, top))
                 value = says_lowered(lowered, parameter, top)
         return value

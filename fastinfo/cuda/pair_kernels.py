@@ -274,7 +274,9 @@ def settled(total, finish, storage_x, storage_y, into, known):
             else:
                 factor = factors[1] if far[0] == 1 else factors[0]
                 v = a_rows[i] + b_rows[j] + factor * np.float64(found)
-                small = abs(v) < a_bounds[i] + b_bounds[j] or (symmetric and i == j)
+                bound = a_bounds[i] + b_bounds[j]  # what is beyond any number may have overflowed
+                small = abs(v) < bound or (bound == bound and not abs(v) < inf)
+                small = small or (symmetric and i == j)
         values[t], again[t] = v, 1 if small else 0
         cuda.syncthreads()
         x_at = start_of(x_starts, x_place, i)
@@ -464,7 +466,7 @@ def product_finishes(roads, finish, infinite, into):
                 result = nan
             if infinite and row == row and y_row == y_row:
                 if apart(x_holes, x_empty, i - lo, y_holes, y_empty, j):
-                    result = inf
+                    result = compiled(inf * inverse_unit)
             out[first + i * down + j * right] = result
             if symmetric:
                 out[first + j * down + i * right] = result
