@@ -470,21 +470,24 @@ class _LinearRows(torch.autograd.Function):
     def backward(ctx: Any, by_loss: Tensor) -> tuple[Any, ...]:
         """Sum the gradients of the rows, weighed by factors of either sign.
 
-        By the operator, which refuses to be differentiated once more. Both parts of float16 may be
-        beyond its range where their difference is not.
+        By the operator, which refuses to be differentiated once more, and factors that are no
+        numbers: those are made NaN afterwards. Both parts of float16 may be beyond its range where
+        their difference is not.
         """
         *inputs, targets, class_weight, sample_weight = ctx.saved_tensors
         half = any(x is not None and x.dtype == torch.float16 for x in inputs)
         read = [x if x is None or not half else x.to(torch.float32) for x in inputs]
         own = 1.0 if sample_weight is None else sample_weight
         total: list[Any] = [None, None, None]
+        finite, nothing = by_loss.nan_to_num(0.0, 0.0, 0.0), by_loss - by_loss
         for sign in (1.0, -1.0):
-            weights = (sign * by_loss).clamp(min=0.0) * own
+            weights = (sign * finite).clamp(min=0.0) * own
             _, *found = _linear(*read, targets, class_weight, weights, *ctx.options, "sum", True)
             parts = zip(total, found, strict=True)
             total = [sign * g if t is None else t + sign * g for t, g in parts]
-        present = zip(total, inputs, strict=True)
-        gradients = [None if x is None else g.to(x.dtype) for g, x in present]
+        of_all = nothing.sum()
+        present = zip(total, inputs, (nothing.unsqueeze(-1), of_all, of_all), strict=True)
+        gradients = [None if x is None else (g + no).to(x.dtype) for g, x, no in present]
         return *gradients, None, None, None, *(None for _ in ctx.options)
 
 

@@ -125,6 +125,76 @@ def test_weights_whose_shares_round_beyond_an_empty_bin(rng):
         np.testing.assert_allclose(found, rows, rtol=1e-12, atol=1e-15)
 
 
+def test_subnormal_numbers_of_others_stay(rng):
+    """Kernels of logits flush them, in their own time only."""
+    x, y = 40 * rng.standard_normal((2, 3, 500)).astype(np.float32)
+    fastinfo.set_num_threads(1)
+    try:
+        fastinfo.softmax_cross_entropy(x, [0, 1, 2], return_grad=True)
+        fastinfo.softmax_statistics(x, [0, 1, 2])
+        fastinfo.softmax_kl_divergence(x, y, return_grad=True)
+        fastinfo.softmax_js_divergence(x, y, return_grad=True)
+        fastinfo.binary_cross_entropy_with_logits(x, y > 0, return_grad=True)
+        stream = fastinfo.StreamingCrossEntropy([0, 1, 2])
+        stream.update(x, 0)
+        stream.grad(x, 0)
+        assert np.float32(1e-38) * np.float32(1e-3) > 0
+        assert np.float64(1e-308) * 1e-3 > 0
+    finally:
+        fastinfo.set_num_threads(fastinfo.engine._cores())
+
+
+@pytest.mark.parametrize(
+    ("alpha", "times", "exact"),
+    [
+        (500.0, 10.0, -2.3049978641449997),
+        (1000.0, 4.0, -1.387499539102199),
+        (1e4, 2.0, -0.69326758988131),
+    ],
+)
+def test_renyi_of_rows_whose_powers_all_underflow(alpha, times, exact):
+    """Σ p^α (k p)^(1 - α) = k^(1 - α) Σ p of rows that are not normalised; it was -inf."""
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    p = np.array([0.1, 0.2])
+    given = {"alpha": alpha, "normalize": False}
+    assert fastinfo.renyi_divergence(p, times * p, **given) == pytest.approx(exact, rel=1e-14)
+    for matrix in (np.array, scipy_sparse.csr_array):
+        found = fastinfo.pairwise(matrix([p]), matrix([times * p]), "renyi_divergence", **given)
+        assert found[0, 0] == pytest.approx(exact, rel=1e-14)
+
+
+@pytest.mark.parametrize("bins", [2, 8, 40])
+@pytest.mark.parametrize(("dtype", "size"), [(np.float32, 1e36), (np.float64, 1e306)])
+def test_js_of_totals_whose_parts_overflow(bins, dtype, size):
+    x = np.ones((2, bins), dtype)
+    x[0, 0] = x[1, -1] = size
+    for name in ("js_divergence", "js_distance"):
+        function = getattr(fastinfo, name)
+        exact = function(x[:, None], x[None], normalize=False)
+        found = fastinfo.pairwise(x, measure=name, normalize=False)
+        np.testing.assert_allclose(found, exact, rtol=1e-5 if dtype == np.float32 else 1e-12)
+    found = fastinfo.nearest(x, normalize=False)
+    assert found.indices.tolist() == [[1], [0]]
+
+
+def test_js_beside_the_smallest_number():
+    """Half of it is 0, and a share of p over no mean infinite."""
+    p, q = [1.0, 0.0], [1.0, 5e-324]
+    assert 0 <= fastinfo.js_divergence(p, q) < 1e-300
+    assert 0 <= fastinfo.pairwise([p], [q])[0, 0] < 1e-300
+
+
+def test_infinities_in_a_unit_below_1():
+    """Rows gave -inf, as SciPy does, matrices inf."""
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    for name in ("cross_entropy", "kl_divergence", "jeffreys_divergence"):
+        exact = getattr(fastinfo, name)([1.0, 1.0], [1.0, 0.0], base=0.5)
+        assert exact == -np.inf
+        for matrix in (np.array, scipy_sparse.csr_array):
+            found = fastinfo.pairwise(matrix([[1.0, 1.0]]), matrix([[1.0, 0.0]]), name, base=0.5)
+            assert found[0, 0] == exact
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_what_is_no_number_in_q_stays(bad, normalize):

@@ -354,6 +354,17 @@ def test_float16_gradients_of_rows_of_either_sign():
     assert grad.flatten().tolist() == [-50.0, 50.0]
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_a_derivative_by_a_row_that_is_no_number_is_passed_on(bad):
+    h, head = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
+    bias = torch.randn(5, requires_grad=True)
+    losses = ours.linear_cross_entropy(h, head, torch.arange(4), linear_bias=bias, reduction="none")
+    by_losses = torch.tensor([1.0, bad, -1.0, 0.0])
+    by_h, *others = torch.autograd.grad(losses, (h, head, bias), by_losses)
+    assert by_h.isnan().all(dim=1).tolist() == [False, True, False, False]
+    assert all(g.isnan().all() for g in others)
+
+
 def test_targets_of_rows_that_change_are_told():
     h, head, y = torch.randn(4, 3), torch.randn(5, 3, requires_grad=True), torch.arange(4)
     losses = ours.linear_cross_entropy(h, head, y, reduction="none")

@@ -275,7 +275,7 @@ def settled(total, finish, storage_x, storage_y, into, known):
                 factor = factors[1] if far[0] == 1 else factors[0]
                 v = a_rows[i] + b_rows[j] + factor * np.float64(found)
                 bound = a_bounds[i] + b_bounds[j]  # what is beyond any number may have overflowed
-                small = abs(v) < bound or (bound == bound and not abs(v) < inf)
+                small = abs(v) < bound or (bound == bound and not abs(v) < np.inf)
                 small = small or (symmetric and i == j)
         values[t], again[t] = v, 1 if small else 0
         cuda.syncthreads()
