@@ -280,11 +280,13 @@ def _settle(total, finish, storage_x, storage_y, into):
         return (bound == bound) & ((abs(value) < bound) | (not abs(value) < np.inf))
 
     @helper(SUM)
-    def count_below(values, bounds):
-        n = 0
+    def are_some_below(values, bounds):
+        n, finite = 0, 0.0
         for j in range(values.size):
-            n += 1 if is_below(values[j], bounds[j]) else 0
-        return n
+            n += 1 if abs(values[j]) < bounds[j] else 0
+        for j in range(values.size):
+            finite += values[j] * 0.0
+        return n > 0 or finite != finite
 
     @helper(EXACT)
     def finish_all(values, unit, out):
@@ -299,7 +301,7 @@ def _settle(total, finish, storage_x, storage_y, into):
         values, bounds, p, p_total, p_rest, y, y_starts, y_totals, y_rests, width, parameter, unit,
         out,
     ):  # fmt: skip
-        if count_below(values, bounds):
+        if are_some_below(values, bounds):
             for j in range(values.size):
                 if is_below(values[j], bounds[j]):
                     q = part(y, y_starts[j], y_starts[j] + width)
