@@ -9,7 +9,7 @@ derivative by the logits, and enters two more products.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,7 @@ class Factor:
         def task(lo: int, hi: int) -> None:
             rows[lo:hi] = widen(part[lo:hi], self.dtype)
 
-        run(task, len(rows), _chunk(rows))
+        _by_threads(task, rows)
         return rows
 
 
@@ -201,7 +201,7 @@ def _round(values: np.ndarray, memory: np.ndarray, storage: str, limit: int) -> 
     def task(lo: int, hi: int) -> None:
         memory[lo:hi] = narrow(values[lo:hi], storage)
 
-    run(task, len(values), _chunk(values, limit // 128))
+    _by_threads(task, values, limit // 128)
 
 
 @dataclass(frozen=True)
@@ -387,12 +387,17 @@ def _add_up(total: np.ndarray, x: np.ndarray) -> None:
     """Add a matrix, or one row, to a matrix, by several threads."""
 
     def task(lo: int, hi: int) -> None:
-        with np.errstate(all="ignore"):
-            np.add(total[lo:hi], x[lo:hi] if len(x) > 1 else x, out=total[lo:hi])
+        total[lo:hi] += x[lo:hi] if len(x) > 1 else x
 
-    run(task, len(total), _chunk(total))
+    _by_threads(task, total)
 
 
-def _chunk(x: np.ndarray, together: int = TOGETHER) -> int:
-    """How many rows a thread takes at a time."""
-    return max(1, min(CHUNK, together // get_num_threads()) // max(1, x[:1].size))
+def _by_threads(task: Callable[[int, int], None], x: np.ndarray, together: int = TOGETHER) -> None:
+    """Call ``task(lo, hi)`` over the rows of a matrix, without warnings, by several threads."""
+
+    def quiet(lo: int, hi: int) -> None:
+        with np.errstate(all="ignore"):  # a thread has its own
+            task(lo, hi)
+
+    most = min(CHUNK, together // get_num_threads())
+    run(quiet, len(x), max(1, most // max(1, x[:1].size)))

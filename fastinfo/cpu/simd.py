@@ -42,8 +42,8 @@ ZEN = cpu_target.target_context.codegen().magic_tuple()[1].startswith("znver")
 AVX512 = _has("+avx512f", "+avx512dq")
 # Whether one instruction counts the bits of each lane: elsewhere it takes about eight.
 COUNTS_BITS = AVX512 and _has("+avx512vpopcntdq")
-# Whether the processor has 16 registers of 32 bytes.
 X86 = platform.machine() in ("x86_64", "AMD64")
+# Whether the processor has 16 registers of 32 bytes.
 AVX2 = not AVX512 and X86
 
 
