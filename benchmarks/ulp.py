@@ -69,6 +69,10 @@ FUNCTIONS = {
         lambda u: 0.5 * ((1.0 + u) * np.log1p(u) + (1.0 - u) * np.log1p(-u)), "float32", 1e-3, 0.5,
         4.0, 0.0, "JS of rows that are near",
     ),
+    "exp(-t) - 1 + t, float32": Function(
+        vmath.single.exp_gap_near, lambda t: np.expm1(-t) + t, "float32", 1e-3, 0.5, 4.0, 0.0,
+        "KL of logits that are near",
+    ),
     "log, float32": Function(
         vmath.lanewise_single.log, np.log, "float32", 2.0**-126, 2.0**127, 2.0, 1.0,
         "Rényi, Bhattacharyya of all pairs",

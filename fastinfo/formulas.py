@@ -109,40 +109,53 @@ def target_gradient(r, w, is_maximum, target_weight, c_target, c, z_term):
 
 
 # --- two distributions given by logits -----------------------------------------------------------
-# Terms of two sums, from p, q, d = p - q and t = log(p / q), each with its own digits; slopes are
-# derivatives of the divergence by the logits of q.
+# Terms of two sums, from p, q, d = p - q and e = p log(p / q) - d, each with its own digits; slopes
+# are derivatives of the divergence by the logits of q.
 
 
-def kl_of_logits(p, q, d, t, weight):
-    """p log(p / q) - p + q of KL(P | Q), by q ((1 + u) log(1 + u) - u) with u = d / q near 0.
+def excess(p, q, d, t):
+    """p log(p / q) - p + q with t = log(p / q), by q ((1 + u) log(1 + u) - u), u = d / q, near 0.
 
     A class that only q masks makes it inf, however small p.
     """
     near, far = q * entropy_gap(d / q), p * t - d
     term = where(abs(t) < 0.5, where(q == 0.0, 0.0, near), far)
-    return where(t == inf, inf, where(p == 0.0, q, term)), 0.0 * q
+    return where(t == inf, inf, where(p == 0.0, q, term))
 
 
-def masses(p, q, d, t, weight):
-    """Return p and q, whose sums tell how far they are from 1."""
-    return p, q
+def kl_of_logits(p, q, d, e, weight):
+    """The term of KL(P | Q), and p - q, whose sum is 0 if both sum to the same."""
+    return e, d
 
 
-def kl_slope(p, q, d, t, weight, of_q):
+def kl_of_sums(excess, lacking):
+    """KL(P | Q) from Σ p log(p / q) - p + q and Σ p - q of a q whose sum is a little below 1."""
+    return excess - log_gap(-lacking)
+
+
+def log_gap(y):
+    """y - log(1 + y), by y² (1/2 - y/3 + ...) near 0."""
+    if abs(y) > 1e-3:
+        return y - log1p(y)
+    return y * y * (0.5 - y * (1.0 / 3.0 - y * (0.25 - y * (0.2 - y / 6.0))))
+
+
+def kl_slope(p, q, d, e, weight, of_q):
     """q - p, with all digits where they are nearly equal."""
     return -d
 
 
-def js_of_logits(p, q, d, t, weight):
+def js_of_logits(p, q, d, e, weight):
     """p log(p / m) - p + m and q log(q / m) - q + m, m = weight p + (1 - weight) q."""
     m = q + weight * d
     empty = m == 0.0
-    of_p = m * entropy_gap((1.0 - weight) * d / m)
-    of_q = m * entropy_gap(above(-weight * d / m))
+    u = d / m
+    of_p = m * entropy_gap((1.0 - weight) * u)
+    of_q = m * entropy_gap(above(-weight * u))
     return where(empty, 0.0, of_p), where(empty, 0.0, of_q)
 
 
-def js_of_far_logits(p, q, d, t, weight):
+def js_of_far_logits(p, q, d, e, weight):
     """p log(p / m) and q log(q / m)."""
     m = weight * p + (1.0 - weight) * q
     of_p = p * (log_in_units(p / m) * log_unit)
@@ -150,7 +163,7 @@ def js_of_far_logits(p, q, d, t, weight):
     return where(p == 0.0, 0.0, of_p), where(q == 0.0, 0.0, of_q)
 
 
-def js_slope(p, q, d, t, weight, of_q):
+def js_slope(p, q, d, e, weight, of_q):
     """(1 - weight) q (log(q / m) - KL(Q | M))."""
     m = q + weight * d
     u = above(-weight * d / m)

@@ -56,6 +56,20 @@ def test_entropy_gap(u):
     assert formulas.entropy_gap(u) == pytest.approx(expected, rel=1e-13)
 
 
+@pytest.mark.parametrize("y", [-0.5, -2e-3, -1e-4, -1e-9, 0.0, 1e-30, 1e-4, 9e-4, 0.3])
+def test_log_gap(y):
+    expected = mp(lambda v: v - mpmath.log1p(v), y)
+    assert formulas.log_gap(y) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("lacking", [0.0, 1e-6, -1e-4, 1e-2])
+def test_kl_of_sums(lacking):
+    p, q = [0.2, 0.3, 0.5], [v * (1.0 - lacking) for v in (0.25, 0.3, 0.45)]
+    excess = sum(a * log(a / b) - a + b for a, b in zip(p, q, strict=True))
+    expected = sum(a * log(a / b) for a, b in zip(p, (0.25, 0.3, 0.45), strict=True))
+    assert formulas.kl_of_sums(excess, lacking) == pytest.approx(expected, rel=1e-12)
+
+
 def test_states_merge_to_the_state_of_the_whole():
     rows = [[0.3, -1.0], [2.0, 2.0, -4.0], [-inf], [0.5]]
 

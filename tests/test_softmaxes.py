@@ -116,6 +116,43 @@ def test_relative_all_the_way_to_zero(rng, name, offset, noise):
         check(name, x, (x + noise * rng.normal(0, 1, x.shape)).astype(dtype), 1.5)
 
 
+@pytest.mark.parametrize("temperature", [0.01, 1.0, 3.0, 100.0])
+@pytest.mark.parametrize("offset", [0.0, -3.3, 12345.678, 1e6])
+@pytest.mark.parametrize("dtype", WIDE_FLOATS, ids=str)
+def test_proportional_rows(rng, dtype, offset, temperature):
+    x = cases.normal_logits(rng, (40, 3), dtype)
+    y = (x + dtype.type(offset)).astype(dtype)
+    x = (y - dtype.type(offset)).astype(dtype)
+    same = (x[:, :1] - y[:, :1].astype(np.longdouble) == x - y.astype(np.longdouble)).all(1)
+    assert same.any()
+    for name in DIVERGENCES:
+        values = divergence(name, x, y, temperature=temperature, reduction="none")
+        assert (values[same] < 1e-30).all()
+        assert (values >= 0.0).all()
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+@pytest.mark.parametrize("dtype", WIDE_FLOATS, ids=str)
+@pytest.mark.parametrize("temperature", [0.1, 100.0])
+def test_as_near_as_logits_can_be(rng, name, dtype, temperature):
+    x = rng.normal(0, 1, (20, 7)).astype(dtype) * 10.0 ** rng.uniform(-7, 1, (20, 1)).astype(dtype)
+    y = x.copy()
+    y[:, 2] = np.nextafter(y[:, 2], dtype.type(9))
+    check(name, x, y, temperature)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_confident_rows_near_each_other(name):
+    x = np.array([[0.0, -80.0, -90.0], [0.0, -3.0, -170.0], [1e3, 1e3 - 60.0, -np.inf]])
+    for dtype in WIDE_FLOATS:
+        y = x.astype(dtype)
+        y[:, 1] += 0.125
+        check(name, x.astype(dtype), y)
+    y = 3.0 * x
+    y[:, 1] -= 0.125
+    check(name, 3.0 * x, y)
+
+
 @pytest.mark.parametrize("p_dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("q_dtype", FLOATS, ids=str)
 def test_teacher_and_student_of_two_types(rng, p_dtype, q_dtype):

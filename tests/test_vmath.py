@@ -72,6 +72,16 @@ def test_entropy_gap_keeps_its_digits_near_zero(arithmetic, rtol):
     np.testing.assert_allclose(value, expected, rtol=rtol)
 
 
+@pytest.mark.parametrize(("arithmetic", "rtol"), [(vmath.single, 3e-7), (vmath.double, 7e-16)])
+def test_exp_gap_keeps_its_digits_near_zero(rng, arithmetic, rtol):
+    t = np.concatenate([10.0 ** np.arange(-15.0, 0), rng.uniform(-0.5, 0.5, 1000), [-0.5, 0.5]])
+    t = t.astype(arithmetic.real)
+    with mpmath.workdps(50):
+        expected = [float(mpmath.expm1(-float(v)) + float(v)) for v in t]
+    value = over_array(arithmetic.exp_gap_near, arithmetic.real)(t)
+    np.testing.assert_allclose(value, expected, rtol=rtol)
+
+
 @pytest.mark.parametrize("arithmetic", [vmath.single, vmath.double])
 @pytest.mark.parametrize("name", ["entropy_gap", "mean_gap"])
 @pytest.mark.parametrize("largest", [1e-9, 1e-3, 0.5, 1.0])

@@ -8,9 +8,19 @@ from functools import cache
 
 import numpy as np
 
-from fastinfo.cpu import vmath
+from fastinfo import formulas
+from fastinfo.cpu import row_kernels, vmath
 from fastinfo.cpu.memory import fence, part, prefetch, store
-from fastinfo.cpu.simd import double, flush_subnormals, restore, sum_of, two_sum, where
+from fastinfo.cpu.simd import (
+    any_of,
+    double,
+    flush_subnormals,
+    product,
+    restore,
+    sum_of,
+    two_sum,
+    where,
+)
 from fastinfo.engine import EXACT, formula, helper, kernel
 
 # Columns of a row's constants: maxima; reciprocals of the sums; their distance, in two parts, the
@@ -19,34 +29,43 @@ P_MAX, Q_MAX, P_SHARE, Q_SHARE, DISTANCE, SHIFT, OF_Q, FACTOR, CONSTANTS = range
 INVERSE_TEMPERATURE, LOG2_SCALE, WEIGHT, OPTIONS = range(4)
 # Classes whose terms are added up in lanes: equal terms are rounded alike, 512 of them to 6e-14.
 BLOCK = 4096
-# A mean of the smallest normal numbers is none: slopes, which are linear, are taken of larger ones.
-LIFT = 2.0**24
+# A mean or square of the smallest normal numbers is none: p and q are made larger ones, which all
+# sums and slopes are linear in.
+LIFT = 2.0**64
 # Sums of a row, of the two terms.
 FIRST, SECOND, SUMS = range(3)
 
 
 @cache
-def _entries(arithmetic, lift=1.0):
-    """p, q, d = p - q and t = log(p / q) of vectors of logits, each with its own digits.
+def _entries(arithmetic, near):
+    """p, q, d = p - q and e = p log(p / q) - d of vectors of logits, each with its own digits.
 
-    The first three are times `lift`.
+    All times `LIFT`. In vectors of p near q one exponential is enough, a third of the work.
     """
     real, exp2, exp2_and_below = arithmetic.real, arithmetic.exp2, arithmetic.exp2_and_below
-    log2_e = real(1.0 / np.log(2.0))
+    gap = arithmetic.exp_gap_near
+    log2_e, half, infinity = real(1.0 / np.log(2.0)), real(0.5), real(np.inf)
 
     @helper(EXACT)
     def entries(v, u, row, option):
         scale = real(option[LOG2_SCALE])
-        p = exp2((v - real(row[P_MAX])) * scale) * real(row[P_SHARE] * lift)
-        q = exp2((u - real(row[Q_MAX])) * scale) * real(row[Q_SHARE] * lift)
+        p = exp2((v - real(row[P_MAX])) * scale) * real(row[P_SHARE] * LIFT)
         high, low = two_sum(v, -u)
-        low = where(abs(high) < real(np.inf), low, real(0))
+        low = where(abs(high) < infinity, low, real(0))
         t = (high - real(row[DISTANCE])) + low
-        t = t * real(option[INVERSE_TEMPERATURE]) - real(row[SHIFT])
-        below = exp2_and_below(-abs(t) * log2_e)[1]
-        d = where(t > real(0), -p * below, q * below)
-        d = where(p == real(0), -q, where(q == real(0), p, d))
-        return p, q, d, t
+        # the product rounded: what is the same in all classes is then a shift
+        t = product(t, real(option[INVERSE_TEMPERATURE])) - real(row[SHIFT])
+        g = gap(t)
+        d, e = p * (t - g), p * g
+        if not near or any_of((abs(t) >= half) | (t != t)):
+            q = exp2((u - real(row[Q_MAX])) * scale) * real(row[Q_SHARE] * LIFT)
+            below = exp2_and_below(-abs(t) * log2_e)[1]
+            d = where(t > real(0), -p * below, q * below)
+            d = where(p == real(0), -q, where(q == real(0), p, d))
+            # a class that only q masks makes it inf, however small p
+            far = where(t == infinity, t, where(p == real(0), q, p * t - d))
+            return p, q, d, where(abs(t) < half, e, far)
+        return p, p - d, d, e
 
     return entries
 
@@ -68,11 +87,11 @@ def _readers(p_storage, q_storage, arithmetic):
 
 
 @cache
-def sums(terms, p_storage, q_storage, arithmetic):
-    """Kernel: sums of two terms over a stretch of some rows."""
-    entries, read = _entries(arithmetic), _readers(p_storage, q_storage, arithmetic)
+def sums(terms, near, p_storage, q_storage, arithmetic):
+    """Kernel: sums of two terms over a stretch of some rows, quicker for those that are near."""
+    entries, read = _entries(arithmetic, near), _readers(p_storage, q_storage, arithmetic)
     lanes, filled, real = arithmetic.lanes, arithmetic.filled, arithmetic.real
-    terms_of = formula(terms, arithmetic)
+    terms_of = formula(terms, vmath.of_vectors(arithmetic))
 
     @kernel(terms.__name__, p_storage, q_storage, real.__name__)
     def add_terms(which, p, p_starts, q, q_starts, width, constants, option, out):
@@ -90,20 +109,62 @@ def sums(terms, p_storage, q_storage, arithmetic):
                 none = double(filled(0.0))
                 first, second = none, none
                 for k in range(lo, min(lo + BLOCK, width), lanes):
-                    x, y, d, t = entries(*read(a, b, k), row, option)
-                    f, s = terms_of(x, y, d, t, weight)
+                    x, y, d, e = entries(*read(a, b, k), row, option)
+                    f, s = terms_of(x, y, d, e, weight)
                     first, second = first + double(f), second + double(s)
-                out[n, FIRST] += sum_of(first)
-                out[n, SECOND] += sum_of(second)
+                out[n, FIRST] += sum_of(first) / LIFT
+                out[n, SECOND] += sum_of(second) / LIFT
         restore(floats)
 
     return add_terms
 
 
 @cache
+def knowledge(real):
+    """Kernel: the constants of some rows from what the first reading found, and more of Σ q."""
+
+    @kernel(real.__name__)
+    def know(which, figures, active, more, temperature, constants):
+        for n in range(which.size):
+            i = which[n]
+            p_max, p_log_sum = figures[row_kernels.P_MAX, i], figures[row_kernels.P_LOG_SUM, i]
+            q_max, q_log_sum = figures[row_kernels.Q_MAX, i], figures[row_kernels.Q_LOG_SUM, i]
+            distance = p_max - q_max
+            of_q = distance - p_max
+            lost = (p_max - (distance - of_q)) - (q_max + of_q)
+            apart = (p_log_sum - q_log_sum) - more[i]
+            # all but what rounding leaves: the difference from logits nearly as far apart is exact
+            rounded = np.float64(real(distance + apart * temperature))
+            row = constants[i]
+            row[P_MAX], row[Q_MAX] = p_max, q_max
+            row[P_SHARE], row[Q_SHARE] = np.exp(-p_log_sum), np.exp(-q_log_sum - more[i])
+            row[DISTANCE] = rounded
+            row[SHIFT] = apart + ((distance - rounded) + lost) / temperature
+            # NaN where a row is no distribution
+            row[FACTOR] = active[i] / temperature + 0.0 * apart
+
+    return know
+
+
+@cache
+def refinements():
+    """Kernel: KL of some rows near 0 from their sums, and how much more the log sums of q are."""
+    kl_of_sums = formula(formulas.kl_of_sums)
+
+    @kernel()
+    def refine(sums, which, value, more):
+        for n in range(which.size):
+            excess, lacking = sums[n, FIRST], sums[n, SECOND]
+            value[which[n]] = max(kl_of_sums(excess, lacking), 0.0)
+            more[which[n]] += np.log1p(-lacking)
+
+    return refine
+
+
+@cache
 def gradients(slope, p_storage, q_storage, arithmetic, into):
     """Kernel: write the derivatives by the logits of q over a stretch of rows."""
-    entries, read = _entries(arithmetic, LIFT), _readers(p_storage, q_storage, arithmetic)
+    entries, read = _entries(arithmetic, True), _readers(p_storage, q_storage, arithmetic)
     lanes, real = arithmetic.lanes, arithmetic.real
     slope_of, narrow = formula(slope, arithmetic), vmath.narrower(into)
     convert = vmath.STORAGE[into][0].convert
@@ -123,8 +184,8 @@ def gradients(slope, p_storage, q_storage, arithmetic, into):
             )
             of_q, factor, lower = real(row[OF_Q]), real(row[FACTOR]), real(1.0 / LIFT)
             for k in range(0, width, lanes):
-                x, y, d, t = entries(*read(a, b, k), row, option)
-                slope = slope_of(x, y, d, t, weight, of_q) * lower
+                x, y, d, e = entries(*read(a, b, k), row, option)
+                slope = slope_of(x, y, d, e, weight, of_q) * lower
                 store(target, k, narrow(convert(slope * factor)))
         fence()
         restore(floats)

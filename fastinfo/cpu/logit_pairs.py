@@ -8,7 +8,9 @@ piece go piece by piece.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +25,14 @@ from fastinfo.cpu.vmath import STORAGE
 from fastinfo.engine import run
 from fastinfo.formulas import LN2
 
-# Below these, times 1 + |Σ p (z_p - z_q)|, a value is summed again, from terms of one sign in
-# float64: the errors of the first sums, 1e-7 and, where many terms are equal, 1e-13 of that, would
-# show.
+# Below these, times 1 + |Σ p (z_p - z_q)| for KL, a value is summed again, from terms of one sign:
+# the errors of the first sums, 1e-7 and, where many terms are equal, 1e-13 of that, would show.
 NEAR = {"float32": 2.0**-6, "float64": 2.0**-3}
+# Normalisers whose logarithms differ by less, relatively, are then first taken for equal: those of
+# equal rows are, which the first reading finds by different ways.
+ALIKE = {"float32": 2.0**-16, "float64": 2.0**-40}
+# Each guess of their ratio is 1e-7 times as far off as the one before.
+GUESSES = 3
 
 
 @dataclass(frozen=True)
@@ -79,68 +85,85 @@ def _finish(pair: Pair, state: np.ndarray, lo: int, hi: int, target: Rows | None
     """Values of the rows [lo, hi) from their states, and their gradients."""
     figures = np.empty((row_kernels.RELATIVE_FIGURES, hi - lo))
     row_kernels.relative_summaries()(state, 1.0 / pair.temperature, figures)
-    active = pair.active[lo:hi]
-    value, of_q = figures[row_kernels.DIVERGENCE], np.zeros(hi - lo)
-    if pair.divergence.far_terms:
-        rows = np.flatnonzero(active)
-        sums = _sums(pair, pair.divergence.far_terms, pair.real, rows, lo, figures)
-        value[rows], of_q[rows] = _value(pair, sums), sums[:, kernels.SECOND]
-    size = 0.0 if pair.divergence.far_terms else figures[row_kernels.MAGNITUDE]
-    bound = NEAR[pair.real] * (1.0 + size)
-    near = np.flatnonzero((active != 0.0) & (value < bound))
-    if near.size:
-        # anew, both in the same way: what is equal must stay so
-        log_sums = [row_kernels.P_LOG_SUM], [row_kernels.Q_LOG_SUM]
-        figures[log_sums, near] = 0.0
-        sums = _sums(pair, formulas.masses, "float64", near, lo, figures)
-        figures[log_sums, near] = np.log(sums.T)
-        sums = _sums(pair, pair.divergence.terms, "float64", near, lo, figures)
-        value[near], of_q[near] = _value(pair, sums), sums[:, kernels.SECOND]
+    active, value = pair.active[lo:hi], figures[row_kernels.DIVERGENCE]
+    tile = Tile(pair, lo, active, figures, np.zeros(hi - lo))
+    far, near = pair.divergence.far_terms, NEAR[pair.real]
+    if far is None:
+        near = near * (1.0 + figures[row_kernels.MAGNITUDE])
+        tile.recentre(np.flatnonzero((active != 0.0) & (value < near)), value)
+    else:
+        # what it is of two that are nearly equal
+        value *= pair.weight * (1.0 - pair.weight)
+        tile.add(far, np.flatnonzero((active != 0.0) & ~(value < near)), value)
+        rows = np.flatnonzero((active != 0.0) & (value < near))
+        tile.recentre(rows, np.empty(hi - lo))
+        tile.add(pair.divergence.terms, rows, value)
     if target is not None:
-        _write(pair, lo, figures, of_q, active, target)
+        _write(tile, target)
     return np.where(active != 0.0, value, 0.0) * active
 
 
-def _value(pair: Pair, sums: np.ndarray) -> np.ndarray:
-    if pair.measure == "kl":
-        return sums[:, kernels.FIRST]
-    return pair.weight * sums[:, kernels.FIRST] + (1.0 - pair.weight) * sums[:, kernels.SECOND]
+@dataclass(frozen=True)
+class Tile:
+    """Rows from lo on after the first reading; the log sums of q are `more` than that found."""
+
+    pair: Pair
+    lo: int
+    active: np.ndarray
+    figures: np.ndarray
+    more: np.ndarray
+
+    @lazy
+    def constants(self) -> np.ndarray:
+        """What the later readings know of each row."""
+        constants = np.zeros((self.active.size, kernels.CONSTANTS))
+        self.know(np.arange(self.active.size), constants)
+        return constants
+
+    def know(self, rows: np.ndarray, constants: np.ndarray) -> None:
+        """Find the constants of some rows."""
+        real = STORAGE[self.pair.real][0].real
+        kernels.knowledge(real)(
+            rows, self.figures, self.active, self.more, self.pair.temperature, constants
+        )
+
+    def add(self, terms: Callable[..., Any], rows: np.ndarray, value: np.ndarray) -> None:
+        """Make the value of some rows the sum of two terms."""
+        if rows.size:
+            first, second = _sums(self, terms, rows).T
+            value[rows] = self.pair.weight * first + (1.0 - self.pair.weight) * second
+            self.constants[rows, kernels.OF_Q] = second
+
+    def recentre(self, rows: np.ndarray, value: np.ndarray) -> None:
+        """Make the value of some rows KL with all its digits, and their constants as good.
+
+        KL is a sum of terms of one sign, which depend on the ratio of the normalisers: P and Q tell
+        how far it is off.
+        """
+        if not rows.size:
+            return
+        p_log_sum, q_log_sum = (
+            self.figures[row_kernels.P_LOG_SUM],
+            self.figures[row_kernels.Q_LOG_SUM],
+        )
+        alike = rows[abs(p_log_sum - q_log_sum)[rows] < ALIKE[self.pair.real] * p_log_sum[rows]]
+        q_log_sum[alike] = p_log_sum[alike]
+        self.know(alike, self.constants)
+        for _ in range(GUESSES):
+            sums = _sums(self, formulas.kl_of_logits, rows)
+            kernels.refinements()(sums, rows, value, self.more)
+            self.know(rows, self.constants)
+            rows = rows[sums[:, kernels.SECOND] ** 2 > sums[:, kernels.FIRST]]
+            if not rows.size:
+                break
 
 
-def _constants(
-    pair: Pair,
-    figures: np.ndarray,
-    real: str,
-    divergence: np.ndarray | float,
-    factor: np.ndarray | float,
-) -> np.ndarray:
-    """Return what the later readings know of each row."""
-    p_max, p_log_sum = figures[row_kernels.P_MAX], figures[row_kernels.P_LOG_SUM]
-    q_max, q_log_sum = figures[row_kernels.Q_MAX], figures[row_kernels.Q_LOG_SUM]
-    constants = np.empty((p_max.size, kernels.CONSTANTS))
-    with np.errstate(all="ignore"):
-        distance = p_max - q_max
-        of_q = distance - p_max
-        lost = (p_max - (distance - of_q)) - (q_max + of_q)
-        rounded = distance.astype(real).astype(np.float64)
-        constants[:, kernels.P_MAX], constants[:, kernels.Q_MAX] = p_max, q_max
-        constants[:, kernels.P_SHARE] = np.exp(-p_log_sum)
-        constants[:, kernels.Q_SHARE] = np.exp(-q_log_sum)
-        constants[:, kernels.DISTANCE] = rounded
-        constants[:, kernels.SHIFT] = (p_log_sum - q_log_sum) + (
-            (distance - rounded) + lost
-        ) / pair.temperature
-    constants[:, kernels.OF_Q], constants[:, kernels.FACTOR] = divergence, factor
-    return constants
-
-
-def _sums(
-    pair: Pair, terms: object, real: str, which: np.ndarray, lo: int, figures: np.ndarray
-) -> np.ndarray:
-    """Sums of terms over some of the rows from lo on."""
-    add = kernels.sums(terms, pair.p.storage, pair.q.storage, STORAGE[real][0])
-    constants = _constants(pair, figures, real, 0.0, 0.0)
-    tasks = stretches(pair.p.width, lo, lo + figures.shape[1])
+def _sums(tile: Tile, terms: object, which: np.ndarray) -> np.ndarray:
+    """Sums of two terms over some of the rows of a tile."""
+    pair, lo, constants = tile.pair, tile.lo, tile.constants
+    near = terms is not pair.divergence.far_terms
+    add = kernels.sums(terms, near, pair.p.storage, pair.q.storage, STORAGE[pair.real][0])
+    tasks = stretches(pair.p.width, lo, lo + len(constants))
     parts = [np.empty((0, kernels.SUMS))] * len(tasks)
     first, last = (np.searchsorted(which + lo, [task[i] for task in tasks]) for i in (0, 1))
 
@@ -164,26 +187,21 @@ def _sums(
     return sums
 
 
-def _write(
-    pair: Pair, lo: int, figures: np.ndarray, of_q: np.ndarray, active: np.ndarray, target: Rows
-) -> None:
-    """Write the derivatives of the rows from lo on by the logits of q."""
+def _write(rows: Tile, target: Rows) -> None:
+    """Write the derivatives by the logits of q."""
+    pair, lo, active, constants = rows.pair, rows.lo, rows.active, rows.constants
     slope, real = pair.divergence.slope, STORAGE[pair.real][0]
     write = kernels.gradients(slope, pair.p.storage, pair.q.storage, real, target.storage)
-    # NaN where a row is no distribution
-    valid = 0.0 * (figures[row_kernels.P_LOG_SUM] + figures[row_kernels.Q_LOG_SUM])
-    factor = active / pair.temperature + valid
-    constants = _constants(pair, figures, pair.real, of_q, factor)
-    tasks = stretches(pair.p.width, lo, lo + figures.shape[1])
+    tasks = stretches(pair.p.width, lo, lo + len(constants))
 
     def task(begin: int, end: int) -> None:
         for top, bottom, left, right in tasks[begin:end]:
             p, p_starts = stretch(pair.p, top, bottom, left, right)
             q, q_starts = stretch(pair.q, top, bottom, left, right)
             memory, starts, tile = writable(target, top, bottom, left, right)
-            rows = slice(top - lo, bottom - lo)
+            own = slice(top - lo, bottom - lo)
             write(
-                p, p_starts, q, q_starts, right - left, active[rows], constants[rows],
+                p, p_starts, q, q_starts, right - left, active[own], constants[own],
                 pair.options, memory, starts,
             )  # fmt: skip
             if tile is not None:

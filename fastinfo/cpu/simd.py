@@ -505,6 +505,8 @@ def fused(at, a, b, c):
 @instruction(same)
 def product(at, a, b):
     """Return a b of floats or vectors as rounded; `*` may become one with an addition after it."""
+    if isinstance(at.kind, Vector):
+        b = spread(at.context, at.builder, b, at.given[1], at.kind)
     nothing = ir.Constant(a.type, [0.0] * at.kind.lanes if isinstance(at.kind, Vector) else 0.0)
     return call(at.builder, f"fma.{name_of(a.type)}", a.type, [a, b, nothing])
 

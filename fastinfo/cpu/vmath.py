@@ -115,6 +115,28 @@ _M1, _M2, _M3, _M4, _M5 = (
 )
 
 
+# (exp(-t) - 1 + t) / t**2 on [-1/2, 1/2], degree 5: 3.6e-8
+_X1, _X2, _X3, _X4, _X5, _X6 = (
+    _f(c)
+    for c in (
+        0.50000001201397536571,
+        -0.1666666545589023248,
+        0.041665795940878105732,
+        -0.0083334521644310705144,
+        0.0013981997407189753664,
+        -0.00019875631635617494166,
+    )
+)
+
+
+@helper(EXACT)
+def _exp_gap_near_single(t):
+    """exp(-t) - 1 + t for t from -1/2 to 1/2, with full relative accuracy."""
+    z = t * t
+    even, odd = (_X5 * z + _X3) * z + _X1, (_X6 * z + _X4) * z + _X2
+    return z * (odd * t + even)
+
+
 @helper(EXACT)
 def _exp2_and_below_single(t):
     """2**t and 2**t - 1 without cancellation near 0, for t <= 127.5."""
@@ -268,6 +290,31 @@ _B1, _B2, _B3, _B4, _B5, _B6 = (
 )
 _LN2 = np.log(2.0)
 _LOG2_E = 1.0 / _LN2
+
+
+# (exp(-t) - 1 + t) / t**2 on [-1/2, 1/2], degree 10: 1.5e-16
+_Y1, _Y2, _Y3, _Y4, _Y5, _Y6, _Y7, _Y8, _Y9, _Y10, _Y11 = (
+    0.5,
+    -0.16666666666666833735,
+    0.041666666666664784726,
+    -0.008333333333199168273,
+    0.0013888888889434450877,
+    -0.00019841270142584876327,
+    0.000024801586797629713652,
+    -2.755704324979949857e-6,
+    2.7557451169271417149e-7,
+    -2.5162602033353934469e-8,
+    2.090298638764529487e-9,
+)
+
+
+@helper(EXACT)
+def _exp_gap_near_double(t):
+    """exp(-t) - 1 + t for t from -1/2 to 1/2, with full relative accuracy."""
+    z = t * t
+    even = ((((_Y11 * z + _Y9) * z + _Y7) * z + _Y5) * z + _Y3) * z + _Y1
+    odd = (((_Y10 * z + _Y8) * z + _Y6) * z + _Y4) * z + _Y2
+    return z * (odd * t + even)
 
 
 @helper(EXACT)
@@ -492,6 +539,7 @@ single = Arithmetic(
     entropy_gap=_entropy_gap_single,
     entropy_gap_near=_entropy_gap_near_single,
     mean_gap_near=_mean_gap_near_single,
+    exp_gap_near=_exp_gap_near_single,
     above=_above_single,
     log_in_units=_log2_single,
     log_unit=np.log(2.0),
@@ -510,6 +558,7 @@ double = Arithmetic(
     entropy_gap=_entropy_gap_double,
     entropy_gap_near=_entropy_gap_double,
     mean_gap_near=_mean_gap_near_double,
+    exp_gap_near=_exp_gap_near_double,
     above=_above_double,
     log_in_units=_log_normal,
     log_unit=1.0,

@@ -42,6 +42,8 @@ P_MAX, P_LOG_SUM, Q_MAX, Q_LOG_SUM, FIGURES = range(5)
 TOP, OTHER_TOP, P_SHARE, Q_SHARE, DISTANCE, GAP, OF_Q, FACTOR, WANTED, CONSTANTS = range(10)
 # Sums of a row, of the two terms.
 FIRST, SECOND, SUMS = range(3)
+# As in `cpu.logit_pairs`.
+ALIKE, GUESSES = {"float32": 2.0**-16, "float64": 2.0**-40}, 3
 # Options: 1 / T, log2(e) / T, the weight of p.
 INVERSE_TEMPERATURE, LOG2_SCALE, WEIGHT, OPTIONS = range(4)
 
@@ -162,18 +164,23 @@ def states(p_storage, q_storage, real):
 
 @cache
 def _known(real):
-    """The constants of a row in a float type but the last two, from its figures in float64."""
+    """The constants of a row in a float type but the last two, from its figures in float64.
+
+    The logarithm of the sum of q is `more` than found.
+    """
     kind, exp = mathematics(real).real, mathematics("float64").exp
 
     @helper
-    def known(p_max, p_log_sum, q_max, q_log_sum, inverse_t):
+    def known(p_max, p_log_sum, q_max, q_log_sum, more, inverse_t):
         distance = p_max - q_max
         of_q = distance - p_max
         lost = (p_max - (distance - of_q)) - (q_max + of_q)
-        rounded = kind(distance)
-        gap = (p_log_sum - q_log_sum) + ((distance - np.float64(rounded)) + lost) * inverse_t
+        apart = (p_log_sum - q_log_sum) - more
+        # all but what rounding leaves: the difference from logits nearly as far apart is exact
+        rounded = kind(distance + apart / inverse_t)
+        gap = apart + ((distance - np.float64(rounded)) + lost) * inverse_t
         return (
-            kind(p_max), kind(q_max), kind(exp(-p_log_sum)), kind(exp(-q_log_sum)), rounded,
+            kind(p_max), kind(q_max), kind(exp(-p_log_sum)), kind(exp(-q_log_sum - more)), rounded,
             kind(gap),
         )  # fmt: skip
 
@@ -186,8 +193,8 @@ def _writer(real):
     kind, known = mathematics(real).real, _known(real)
 
     @helper
-    def write(constants, i, p_max, p_log_sum, q_max, q_log_sum, of_q, active, inverse_t):
-        row = known(p_max, p_log_sum, q_max, q_log_sum, inverse_t)
+    def write(constants, i, p_max, p_log_sum, q_max, q_log_sum, more, of_q, active, inverse_t):
+        row = known(p_max, p_log_sum, q_max, q_log_sum, more, inverse_t)
         constants[i, TOP], constants[i, OTHER_TOP], constants[i, P_SHARE] = row[0], row[1], row[2]
         constants[i, Q_SHARE], constants[i, DISTANCE], constants[i, GAP] = row[3], row[4], row[5]
         constants[i, OF_Q] = kind(of_q)
@@ -233,7 +240,7 @@ def summaries(real, far):
             figures[i, Q_MAX], figures[i, Q_LOG_SUM] = n, other_log_sum
             wanted = active[i] != zero and (far or value < near * (1.0 + abs(size)))
             constants[i, WANTED] = one if wanted else zero
-            write(constants, i, m, log_sum, n, other_log_sum, 0.0, weight, inverse_t)
+            write(constants, i, m, log_sum, n, other_log_sum, 0.0, 0.0, weight, inverse_t)
             values[i] = value * weight if active[i] != zero else 0.0
 
     return summarise
@@ -267,9 +274,9 @@ def totals(real):
 
 @cache
 def _entries(real):
-    """p, q, d = p - q and t = log(p / q) of two logits, each with its own digits."""
+    """p, q, d = p - q and e = p log(p / q) - d of two logits, each with its own digits."""
     m_ = mathematics(real)
-    kind, exp2, expm1 = m_.real, m_.exp2, m_.expm1
+    kind, exp2, expm1, excess = m_.real, m_.exp2, m_.expm1, formula(formulas.excess, m_)
     zero, infinity = kind(0), kind(np.inf)
 
     @helper
@@ -286,7 +293,7 @@ def _entries(real):
         d = -p * below if t > zero else q * below
         if p == zero or q == zero:
             d = -q if p == zero else p
-        return p, q, d, t
+        return p, q, d, excess(p, q, d, t)
 
     return entries
 
@@ -303,8 +310,8 @@ def _adder(terms, p_storage, q_storage, real, threads):
     @helper
     def add_one(state, v, u, k, given):
         row, option, weight = given
-        p, q, d, t = entries(v, u, row, option)
-        first, second = terms_of(p, q, d, t, weight)
+        p, q, d, e = entries(v, u, row, option)
+        first, second = terms_of(p, q, d, e, weight)
         return state[0] + first, state[1] + second
 
     walk = walker(p_storage, q_storage, add_one, threads)
@@ -364,12 +371,16 @@ def sums(terms, p_storage, q_storage, real):
 
 @cache
 def near(terms, p_storage, q_storage, real):
-    """Kernel: wanted rows again in float64, a block each: normalisers, then terms of one sign."""
+    """Kernel: wanted rows again in float64, a block each, from terms of one sign.
+
+    KL depends on the ratio of the normalisers; P and Q then tell how far it is off.
+    """
     wide = "float64", NEAR_THREADS
-    count = _adder(formulas.masses, p_storage, q_storage, *wide)
-    add = _adder(terms, p_storage, q_storage, *wide)
-    known, write, log = _known("float64"), _writer(real), mathematics("float64").log
-    zero = mathematics(real).real(0)
+    measure = _adder(formulas.kl_of_logits, p_storage, q_storage, *wide)
+    add = None if terms is formulas.kl_of_logits else _adder(terms, p_storage, q_storage, *wide)
+    m_, known, write = mathematics("float64"), _known("float64"), _writer(real)
+    log1p, kl_of_sums = m_.log1p, formula(formulas.kl_of_sums, m_)
+    zero, like = mathematics(real).real(0), ALIKE[real]
 
     @kernel
     def add_terms(
@@ -379,18 +390,31 @@ def near(terms, p_storage, q_storage, real):
         i = cuda.blockIdx.x
         if constants[i, WANTED] != zero:
             p_start, q_start = start_of(p_starts, p_place, i), start_of(q_starts, q_place, i)
-            p_max, q_max = figures[i, P_MAX], figures[i, Q_MAX]
+            p_max, p_log_sum = figures[i, P_MAX], figures[i, P_LOG_SUM]
+            q_max, q_log_sum = figures[i, Q_MAX], figures[i, Q_LOG_SUM]
             inverse_t, weight = option[INVERSE_TEMPERATURE], option[WEIGHT]
-            # both in one way: what is equal stays so
-            row = known(p_max, 0.0, q_max, 0.0, inverse_t)
-            found = count(p, p_start, p_place, q, q_start, q_place, 0, width, (row, option, weight))
-            p_log_sum, q_log_sum = log(found[0]), log(found[1])
-            row = known(p_max, p_log_sum, q_max, q_log_sum, inverse_t)
-            found = add(p, p_start, p_place, q, q_start, q_place, 0, width, (row, option, weight))
+            if abs(p_log_sum - q_log_sum) < like * p_log_sum:
+                q_log_sum = p_log_sum
+            more, value, of_q = 0.0, 0.0, 0.0
+            for _ in range(GUESSES):
+                row = known(p_max, p_log_sum, q_max, q_log_sum, more, inverse_t)
+                excess, lacking = measure(
+                    p, p_start, p_place, q, q_start, q_place, 0, width, (row, option, weight)
+                )
+                value = max(kl_of_sums(excess, lacking), 0.0)
+                more += log1p(-lacking)
+                if not lacking * lacking > excess:
+                    break
+            if add is not None:
+                row = known(p_max, p_log_sum, q_max, q_log_sum, more, inverse_t)
+                of_p, of_q = add(
+                    p, p_start, p_place, q, q_start, q_place, 0, width, (row, option, weight)
+                )
+                value = weight * of_p + (1.0 - weight) * of_q
             if cuda.threadIdx.x == 0:
                 own = np.float64(active[i])
-                values[i] = (weight * found[0] + (1.0 - weight) * found[1]) * own
-                write(constants, i, p_max, p_log_sum, q_max, q_log_sum, found[1], own, inverse_t)
+                values[i] = value * own
+                write(constants, i, p_max, p_log_sum, q_max, q_log_sum, more, of_q, own, inverse_t)
 
     return add_terms
 
@@ -407,8 +431,8 @@ def gradients(slope, p_storage, q_storage, real):
     @helper
     def entry(v, u, given):
         row, option, weight, of_q, factor = given[0]
-        p, q, d, t = entries(v, u, row, option)
-        return into(slope_of(p, q, d, t, weight, of_q) * factor)
+        p, q, d, e = entries(v, u, row, option)
+        return into(slope_of(p, q, d, e, weight, of_q) * factor)
 
     each = mapped_both(lanes, entry)
 
