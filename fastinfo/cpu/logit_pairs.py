@@ -28,10 +28,8 @@ from fastinfo.formulas import LN2
 # Below these, times 1 + |Σ p (z_p - z_q)| for KL, a value is summed again, from terms of one sign:
 # the errors of the first sums, 1e-7 and, where many terms are equal, 1e-13 of that, would show.
 NEAR = {"float32": 2.0**-6, "float64": 2.0**-3}
-# Normalisers whose logarithms differ by less, relatively, are then first taken for equal: those of
-# equal rows are, which the first reading finds by different ways.
-ALIKE = {"float32": 2.0**-16, "float64": 2.0**-40}
-# Each guess of their ratio is 1e-7 times as far off as the one before.
+# Readings of such rows at most. Each leaves 1e-6 of what the logarithm of the normalisers' ratio is
+# off, 1e-5 at first; of equal rows the last finds exactly 0.
 GUESSES = 3
 
 
@@ -140,22 +138,13 @@ class Tile:
         KL is a sum of terms of one sign, which depend on the ratio of the normalisers: P and Q tell
         how far it is off.
         """
-        if not rows.size:
-            return
-        p_log_sum, q_log_sum = (
-            self.figures[row_kernels.P_LOG_SUM],
-            self.figures[row_kernels.Q_LOG_SUM],
-        )
-        alike = rows[abs(p_log_sum - q_log_sum)[rows] < ALIKE[self.pair.real] * p_log_sum[rows]]
-        q_log_sum[alike] = p_log_sum[alike]
-        self.know(alike, self.constants)
         for _ in range(GUESSES):
+            if not rows.size:
+                break
             sums = _sums(self, formulas.kl_of_logits, rows)
             kernels.refinements()(sums, rows, value, self.more)
             self.know(rows, self.constants)
             rows = rows[sums[:, kernels.SECOND] ** 2 > sums[:, kernels.FIRST]]
-            if not rows.size:
-                break
 
 
 def _sums(tile: Tile, terms: object, which: np.ndarray) -> np.ndarray:

@@ -42,8 +42,8 @@ P_MAX, P_LOG_SUM, Q_MAX, Q_LOG_SUM, FIGURES = range(5)
 TOP, OTHER_TOP, P_SHARE, Q_SHARE, DISTANCE, GAP, OF_Q, FACTOR, WANTED, CONSTANTS = range(10)
 # Sums of a row, of the two terms.
 FIRST, SECOND, SUMS = range(3)
-# As in `cpu.logit_pairs`.
-ALIKE, GUESSES = {"float32": 2.0**-16, "float64": 2.0**-40}, 3
+# Readings at most of a row near 0, as in `cpu.logit_pairs`.
+GUESSES = 3
 # Options: 1 / T, log2(e) / T, the weight of p.
 INVERSE_TEMPERATURE, LOG2_SCALE, WEIGHT, OPTIONS = range(4)
 
@@ -380,7 +380,7 @@ def near(terms, p_storage, q_storage, real):
     add = None if terms is formulas.kl_of_logits else _adder(terms, p_storage, q_storage, *wide)
     m_, known, write = mathematics("float64"), _known("float64"), _writer(real)
     log1p, kl_of_sums = m_.log1p, formula(formulas.kl_of_sums, m_)
-    zero, like = mathematics(real).real(0), ALIKE[real]
+    zero = mathematics(real).real(0)
 
     @kernel
     def add_terms(
@@ -393,8 +393,6 @@ def near(terms, p_storage, q_storage, real):
             p_max, p_log_sum = figures[i, P_MAX], figures[i, P_LOG_SUM]
             q_max, q_log_sum = figures[i, Q_MAX], figures[i, Q_LOG_SUM]
             inverse_t, weight = option[INVERSE_TEMPERATURE], option[WEIGHT]
-            if abs(p_log_sum - q_log_sum) < like * p_log_sum:
-                q_log_sum = p_log_sum
             more, value, of_q = 0.0, 0.0, 0.0
             for _ in range(GUESSES):
                 row = known(p_max, p_log_sum, q_max, q_log_sum, more, inverse_t)
