@@ -230,6 +230,15 @@ def softmaxes(plan: Plan) -> list[Case]:
                 error=error,
             )
         )
+    made += [
+        Case(
+            f"softmax_{name}_divergence, float32, nearly equal",
+            functools.partial(function, shapes.logits(shape), shapes.copy_of_model(shape)),
+            work=2 * size,
+            ceiling="read float32",
+        )
+        for name, function in (("kl", kl), ("js", js))
+    ]
     return made
 
 

@@ -56,7 +56,8 @@ class Product:
     f and g know a weight of the bin, made of the mean over the rows. They are measured from their
     values at that mean, which row and column know as well: of each side's own rows, or of all with
     `shared`; or, with `plain`, from 0. With `turned` Σ g(p) f(q) comes as well, in the same
-    product. `margin` is how much of a sum counts.
+    product. `margin` is how much of a sum counts. Rows of a `square` road are sums of squares near
+    the mean: what is rounded in a bin counts by its distance from it.
     """
 
     f: Callable[..., Any]
@@ -70,6 +71,7 @@ class Product:
     plain: bool = False
     turned: bool = False
     weight: Callable[..., Any] = formulas.unweighted
+    square: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Measure:
     plain_total: Sum | None = field(default=None, repr=False)
     finish: Callable[..., Any] = field(default=formulas.same, repr=False)
     products: tuple[Product, ...] = field(default=(), repr=False)
+    plain_products: tuple[Product, ...] | None = field(default=None, repr=False)
     tiles: tuple[Tile, ...] = field(default=(), repr=False)
     shared: Shared | None = field(default=None, repr=False)
     # What is infinite: a bin of p over none of q, or of either over none of the other.
@@ -157,6 +160,8 @@ class Measure:
         A product of powers is right where their sum is at least 1, or no power of it may vanish.
         """
         row = self if self.form is None else self.form(self, parameter)
+        if row.plain_products is not None and not normalize:
+            row = replace(row, products=row.plain_products)
         return replace(row, products=()) if row.total.overflows and not normalize else row
 
 
@@ -166,14 +171,17 @@ _JS_TILES = (
         formulas.weighted_excess, formulas.js_centred_tile_term, formulas.js_centred_tile_row, -1.0
     ),
 )
-_KL_PRODUCT = Product(
+_CROSS_ENTROPY_PRODUCT = Product(
     formulas.share_of,
     formulas.weighted_log_of,
-    formulas.kl_row,
+    formulas.cross_entropy_row,
     formulas.cross_entropy_column,
     weight=formulas.root_weight,
 )
-_CROSS_ENTROPY_PRODUCT = replace(_KL_PRODUCT, row=formulas.cross_entropy_row)
+_KL_PRODUCT = replace(
+    _CROSS_ENTROPY_PRODUCT, row=formulas.kl_row, column=formulas.kl_column, shared=True, square=True
+)
+_PLAIN_KL_PRODUCT = replace(_CROSS_ENTROPY_PRODUCT, row=formulas.plain_kl_row)
 _JEFFREYS_PRODUCT = Product(
     formulas.share_of,
     formulas.weighted_log_of,
@@ -182,6 +190,7 @@ _JEFFREYS_PRODUCT = Product(
     shared=True,
     turned=True,
     weight=formulas.root_weight,
+    square=True,
 )
 _HELLINGER_PRODUCT = Product(
     formulas.root_of,
@@ -190,6 +199,7 @@ _HELLINGER_PRODUCT = Product(
     formulas.hellinger_row,
     2.0,
     shared=True,
+    square=True,
 )
 
 
@@ -206,7 +216,7 @@ def _power_products(
     )  # fmt: skip
     near = Product(
         f, g, formulas.power_row, formulas.power_column, -1.0, says_of_excess,
-        formulas.log1p_margin, shared=True, weight=formulas.power_weight,
+        formulas.log1p_margin, shared=True, weight=formulas.power_weight, square=True,
     )  # fmt: skip
     return far, near
 
@@ -320,6 +330,7 @@ _ROWS = (
         total=Sum(formulas.kl_bin, quick=_KL_QUICK),
         plain_total=Sum(formulas.relative_entropy_term),
         products=(_KL_PRODUCT,),
+        plain_products=(_PLAIN_KL_PRODUCT,),
         infinite="first",
         shared=_KL_SHARED,
     ),

@@ -531,7 +531,7 @@ def pointwise_information(p, row, column, total, a, b, d):
 # --- roads over all pairs ------------------------------------------------------------------------
 # Near-equal rows differ by little, and what does not differ cancels. Measured from the mean over
 # all rows (c, or r for distributions) rounding errors shrink with the spread of the rows. A row's
-# own term is given its factor in the product, and both factors of the mean.
+# own term is given its factor in the product, the mean, and both factors of the mean.
 
 
 def root_of(p, w, parameter):
@@ -594,53 +594,77 @@ def inverse_of(p, w, alpha):
     return where(p == 0.0, 0.0, w / p)
 
 
-def no_row(p, own, f_mean, g_mean, parameter):
+def no_row(p, own, r, f_mean, g_mean, parameter):
     """Nothing."""
     return 0.0 * p
 
 
-def kl_row(p, own, f_mean, g_mean, parameter):
+def kl_row(p, own, r, f_mean, g_mean, parameter):
+    """p log(p / r) - p + r.
+
+    Σ p log(p / q) - p + q is these of p, those of q, and less Σ (p - r) log(q / r).
+    """
+    return r * entropy_gap((p - r) / where(r > 0.0, r, 1.0))
+
+
+def kl_column(q, own, r, f_mean, g_mean, parameter):
+    """r log(r / q) - r + q, as f_mean = √r, own = √r log q and g_mean = √r log r; -r for q = 0."""
+    filled = where(q > 0.0, q, 1.0)
+    u = (r - q) / filled
+    is_near = abs(u) < 0.5
+    near, far = filled * entropy_gap(where(is_near, u, 0.0)), f_mean * (g_mean - own) - r + q
+    return where(q == 0.0, -r, where(is_near, near, far))
+
+
+def plain_kl_row(p, own, r, f_mean, g_mean, parameter):
     """P log p - p log of the mean of q, as f_mean² = r and g_mean / f_mean is that logarithm."""
     return where(p == 0.0, 0.0, p * (log(p) - g_mean / where(f_mean > 0.0, f_mean, 1.0)))
 
 
-def cross_entropy_row(p, own, f_mean, g_mean, parameter):
+def cross_entropy_row(p, own, r, f_mean, g_mean, parameter):
     """-p log of the mean of q."""
     return -p * (g_mean / where(f_mean > 0.0, f_mean, 1.0))
 
 
-def cross_entropy_column(q, own, f_mean, g_mean, parameter):
+def cross_entropy_column(q, own, r, f_mean, g_mean, parameter):
     """-r (log q - log of its mean), as own = √r log q; the support test sees to q = 0."""
     return where(q == 0.0, 0.0, -f_mean * (own - g_mean))
 
 
-def hellinger_row(p, own, f_mean, g_mean, parameter):
+def hellinger_row(p, own, r, f_mean, g_mean, parameter):
     """(√p - mean)²; Σ (√p - √q)² is these of p and q less twice Σ (√p - mean) (√q - mean)."""
     d = sqrt(p) - f_mean
     return d * d
 
 
-def jeffreys_row(p, own, f_mean, g_mean, parameter):
-    """(p - r) (log p - log r), as f_mean² = r and g_mean / f_mean = log r.
+def jeffreys_row(p, own, r, f_mean, g_mean, parameter):
+    """(p - r) (log p - log r), as g_mean / f_mean = log r.
 
     Σ (p - q) (log p - log q) is these of p and q less Σ (p - r) log(q / r) and the same turned.
     """
     known = f_mean > 0.0
     log_r = g_mean / where(known, f_mean, 1.0)
-    return where((p > 0.0) & known, (p - f_mean * f_mean) * (log(p) - log_r), 0.0)
+    return where((p > 0.0) & known, (p - r) * (log(p) - log_r), 0.0)
 
 
-def power_row(p, own, f_mean, g_mean, alpha):
+def power_row(p, own, r, f_mean, g_mean, alpha):
     """(p^α - r^α) r^(1 - α) - α (p - r), as f_mean = √r and own = √r (p / r)^α.
 
     p^α q^(1 - α) - α p - (1 - α) q is this of p, that of q, and the product of both differences.
+    With u = (p - r) / r and x = α log(1 + u) it is r (exp(x) - 1 - x) and α r (log(1 + u) - u).
     """
-    return f_mean * (own - f_mean) - alpha * (p - f_mean * f_mean)
+    u = (p - r) / where(r > 0.0, r, 1.0)
+    is_near = abs(u) < 0.5
+    u = where(is_near, u, 0.0)
+    gap = entropy_gap(u)
+    x, above = alpha * (gap + u) / (1.0 + u), alpha * (gap - u * u) / (1.0 + u)
+    near = r * (exp_gap(-x) + above)
+    return where(is_near, near, f_mean * (own - f_mean) - alpha * (p - r))
 
 
-def power_column(q, own, f_mean, g_mean, alpha):
+def power_column(q, own, r, f_mean, g_mean, alpha):
     """(q^(1 - α) - r^(1 - α)) r^α - (1 - α) (q - r)."""
-    return f_mean * (own - f_mean) - (1.0 - alpha) * (q - f_mean * f_mean)
+    return power_row(q, own, r, f_mean, g_mean, 1.0 - alpha)
 
 
 # --- sparse rows ---------------------------------------------------------------------------------
@@ -793,6 +817,16 @@ def entropy_gap(u):
     return (
         1.0 if u <= -1.0 else kl_term(1.0 + u, 1.0, u) if abs(u) > 1e-3 else _entropy_gap_series(u)
     )
+
+
+def exp_gap(t):
+    """exp(-t) - 1 + t, by t² (1/2 - t/6 + ...) near 0."""
+    if abs(t) > 0.5:
+        return exp(-t) - 1.0 + t
+    total = 1.0
+    for n in range(16, 2, -1):
+        total = 1.0 - total * t / n
+    return 0.5 * t * t * total
 
 
 def mean_gap(u):

@@ -124,7 +124,7 @@ def factors(function, row, storage, into):
         return where(inside, filled(0.0), filled(np.inf))
 
     @helper(EXACT)
-    def write(x, lift, inverse, weights, f_mean, g_mean, own_mean, parameter, out):
+    def write(x, lift, inverse, weights, mean, f_mean, g_mean, own_mean, parameter, out):
         sums, norms = filled(0.0), filled(0.0)
         for k in range(0, x.size, lanes):
             p = read(x, k) * lift * inverse
@@ -133,20 +133,22 @@ def factors(function, row, storage, into):
             e = narrow(where(absolute(v) < most, v, 0.0))
             store(out, k, e)
             norms += double(e) * double(e) + out_of_range(whole, p, parameter)
-            sums += row_term(p, whole, known(f_mean, k), known(g_mean, k), parameter)
+            sums += row_term(
+                p, whole, known(mean, k), known(f_mean, k), known(g_mean, k), parameter
+            )
         return sum_of(sums), np.sqrt(sum_of(norms))
 
     @kernel(function.__name__, row.__name__, storage, into)
     def write_factors(
-        x, starts, width, total, valid, weights, f_mean, g_mean, own_mean, parameter, at, out,
-        rows, norms,
+        x, starts, width, total, valid, weights, mean, f_mean, g_mean, own_mean, parameter, at,
+        out, rows, norms,
     ):  # fmt: skip
         for i in range(starts.size):
             target = part(row_of(out, i), at, at + width)
             if valid[i]:
                 p = part(x, starts[i], starts[i] + width)
                 rows[i], norms[i] = write(
-                    p, *scales(total[i]), weights, f_mean, g_mean, own_mean, parameter, target
+                    p, *scales(total[i]), weights, mean, f_mean, g_mean, own_mean, parameter, target
                 )
             else:
                 target[:] = 0.0

@@ -582,10 +582,17 @@ def _exp_double(x):
     return _exp2_double(where(t > 1000.0, 1000.0, t))
 
 
+@helper(EXACT)
+def _exp_gap_double(t):
+    """exp(-t) - 1 + t."""
+    return where(absolute(t) < 0.5, _exp_gap_near_double(t), _exp_double(-t) - 1.0 + t)
+
+
 # What formulas need that are compiled for vectors.
 lanewise = SimpleNamespace(
-    where=where, sqrt=simd.root, log=_log_double, abs=simd.absolute, exp=_exp_double
-)
+    where=where, sqrt=simd.root, log=_log_double, abs=simd.absolute, exp=_exp_double,
+    entropy_gap=_entropy_gap_double, exp_gap=_exp_gap_double,
+)  # fmt: skip
 
 
 @helper(EXACT)

@@ -299,7 +299,7 @@ def settled(total, finish, storage_x, storage_y, into, known):
 
 @cache
 def references(weight, f, g):
-    """Kernel: weights of bins, f and g of the mean distributions, 0 where these are not finite."""
+    """Kernel: weights of bins, f and g of the mean distributions, 0 if not finite, and the mean."""
     weight_of, f_of, g_of = (formula(function, DOUBLE) for function in (weight, f, g))
     finite = helper(lambda v: v if abs(v) < np.inf else 0.0)
 
@@ -311,6 +311,7 @@ def references(weight, f, g):
             out[0, k] = w
             out[1, k] = finite(f_of(x_mean[k], w, parameter))
             out[2, k] = finite(g_of(y_mean[k], w, parameter))
+            out[3, k] = x_mean[k]
 
     return write_references
 
@@ -376,7 +377,9 @@ def factors(f, also, row, storage, into, of_y):
                 e = real(v if abs(v) < most else 0.0)
                 squares += np.float64(e) * np.float64(e) + beyond(whole, p, parameter)
                 if not plain:
-                    row_sum += row_term(p, whole, references[1, k], references[2, k], parameter)
+                    row_sum += row_term(
+                        p, whole, references[3, k], references[1, k], references[2, k], parameter
+                    )
                 if turned:
                     v = also_of(p, w, parameter) - references[other, k]
                     second = real(v if abs(v) < most else 0.0)
@@ -414,11 +417,12 @@ def supports(storage):
 
 
 @cache
-def product_finishes(roads, finish, infinite, into):
+def product_finishes(roads, square, finish, infinite, into):
     """Kernel: finish a band of Σ f(p) g(q), with the test of supports; NaN what is below its bound.
 
     `roads` are what a sum says and its margin, of rows far apart and of others. `errors` of each
-    are those of a product in units of its norms, of rows in units of their sums, and at least.
+    are those of a product in units of its norms, of rows in units of their sums, and at least, or
+    in units of the norms of rows near the mean that are sums of squares.
     """
     arithmetic = mathematics(into)
     real, says, margins = arithmetic.real, [], []
@@ -456,7 +460,9 @@ def product_finishes(roads, finish, infinite, into):
                 return
             row = x_rows[i - lo]
             v = row + y_row - factor * sums[(i - lo) * length + j - begin]
-            bound = error * x_norms[i - lo] * y_norm + slack * (abs(row) + abs(y_row)) + floor
+            x_norm = x_norms[i - lo]
+            least = floor * (x_norm + y_norm) if square and not plain else floor
+            bound = error * x_norm * y_norm + slack * (abs(row) + abs(y_row)) + least
             if plain:
                 margin, said = far_margin(v), far_says(v, parameter)
             else:

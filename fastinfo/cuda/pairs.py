@@ -19,7 +19,9 @@ import numpy as np
 from fastinfo import formulas
 from fastinfo.arrays import lazy
 from fastinfo.catalogue import Product, Tile
-from fastinfo.cpu.pairs import EPSILON, PRODUCT_ERROR, RANGE, RTOL, WIDE, Job, growth_of
+from fastinfo.cpu.pairs import (
+    EPSILON, FACTOR_ERROR, NORMS, PRODUCT_ERROR, RANGE, ROW_BINS, RTOL, WIDE, Job, growth_of,
+)  # fmt: skip
 from fastinfo.cuda import pair_kernels as kernels
 from fastinfo.cuda import products, seam
 from fastinfo.cuda.arrays import Memory, Rows, as_result, blocks, new
@@ -204,7 +206,7 @@ class Products:
         roads, like, width = job.measure.products, job.x.memory, job.x.width
         sides = [[job.x, job.y]] * 2 if roads[-1].shared else [[job.x], [job.y]]
         means = [_mean(side) for side in sides]
-        references = new((3, width), "float64", like)
+        references = new((4, width), "float64", like)
         seam.launch(
             kernels.references(roads[-1].weight, roads[-1].f, roads[-1].g),
             blocks(width, THREADS), THREADS, like.stream, means[0].flat, means[1].flat, width,
@@ -220,6 +222,11 @@ class Products:
     def road(self) -> Product:
         """The road of rows near each other."""
         return self.job.measure.products[-1]
+
+    @property
+    def square(self) -> bool:
+        """Whether rows near the mean are sums of squares, of distributions."""
+        return self.road.square and self.job.normalize
 
     @property
     def length(self) -> int:
@@ -261,7 +268,11 @@ class Products:
         if road.plain:  # a margin is below 1, so a pair whose sum may overflow is computed again
             found = RANGE[real], slack, error
         else:
-            least = growth * exact * max(1.0, math.log(job.x.width))
+            logs = max(1.0, math.log(job.x.width))
+            least = growth * exact * logs
+            if self.square:
+                slack += exact * job.x.width / ROW_BINS
+                least = growth * EPSILON["float64"] / asked * (FACTOR_ERROR + logs)
             found = abs(road.factor) * error, slack, least
         return tuple(np.dtype(real).type(v) for v in found)
 
@@ -325,7 +336,8 @@ class Products:
     def error_of_half(self) -> tuple[Any, ...]:
         """Errors of half the sum, as `_errors`, twice as wide for what must not fail."""
         real = np.dtype(self.job.real).type
-        return tuple(real(RTOL[self.job.real]) * v for v in self._errors(self.road))
+        error, slack, least = (real(RTOL[self.job.real]) * v for v in self._errors(self.road))
+        return error, slack, real(NORMS) * least
 
     def _finish(
         self, job: Job, e: Factors, sums: Memory, place: tuple[int, int, int], out: Memory
@@ -333,7 +345,7 @@ class Products:
         """Finish the pairs of some rows, those that must be computed again as NaN."""
         roads, real, (first, last, begin) = job.measure.products, np.dtype(job.real).type, place
         kernel = kernels.product_finishes(
-            tuple((road.says, road.margin) for road in roads), job.measure.finish,
+            tuple((road.says, road.margin) for road in roads), self.square, job.measure.finish,
             job.measure.infinite, job.real,
         )  # fmt: skip
         grid = (
