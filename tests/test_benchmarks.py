@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastinfo
 from benchmarks import __main__ as program
 from benchmarks import cuda, goals, kernels, memory, peers, processes, reference, report, shapes
 from fastinfo import bench
@@ -168,6 +169,29 @@ def test_the_share_of_pairs_computed_again() -> None:
     for measure in ("kl_divergence", "js_divergence", "hellinger_distance"):
         assert kernels.share_recomputed(x, y, measure) == 0
         assert kernels.share_recomputed(x, x[:3], measure) == 3 / 18  # the pairs of equal rows
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.03])
+@pytest.mark.parametrize(
+    ("measure", "parameters"),
+    [
+        ("kl_divergence", {}),
+        ("jeffreys_divergence", {}),
+        ("hellinger_distance", {}),
+        ("bhattacharyya_distance", {}),
+        ("renyi_divergence", {"alpha": 2.0}),
+        ("renyi_divergence", {"alpha": 0.3}),
+        ("js_divergence", {}),
+    ],
+)
+def test_float64_rows_near_each_other_are_not_computed_again(
+    rng: np.random.Generator, noise: float, measure: str, parameters: dict[str, float]
+) -> None:
+    x, y = rng.dirichlet(np.ones(300)) * np.exp(noise * rng.normal(0, 1, (2, 40, 300)))
+    assert kernels.share_recomputed(x, y, measure, **parameters) == 0
+    exact = getattr(fastinfo, measure)(x[:, None], y[None], **parameters)
+    found = fastinfo.pairwise(x, y, measure, **parameters)
+    np.testing.assert_allclose(found, exact, rtol=1e-12)
 
 
 # --------------------------------------------------------------------------------- reports

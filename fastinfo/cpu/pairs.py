@@ -578,8 +578,9 @@ class Tiles:
             error *= length if real == "float64" else 1.0
         elif self.road.row is formulas.nothing:
             error = TILE_ERROR * EPSILON[real] * spreads
-        else:
+        else:  # what is rounded in a bin counts by its distance from the mean
             error = TILE_ERROR * EPSILON[real] * magnitude
+            floor *= np.sqrt(magnitude)
         return (error + floor) / RTOL[self.job.real]
 
 

@@ -20,7 +20,16 @@ from fastinfo import formulas
 from fastinfo.arrays import lazy
 from fastinfo.catalogue import Product, Tile
 from fastinfo.cpu.pairs import (
-    EPSILON, FACTOR_ERROR, NORMS, PRODUCT_ERROR, RANGE, ROW_BINS, RTOL, WIDE, Job, growth_of,
+    EPSILON,
+    FACTOR_ERROR,
+    NORMS,
+    PRODUCT_ERROR,
+    RANGE,
+    ROW_BINS,
+    RTOL,
+    WIDE,
+    Job,
+    growth_of,
 )  # fmt: skip
 from fastinfo.cuda import pair_kernels as kernels
 from fastinfo.cuda import products, seam
