@@ -180,7 +180,6 @@ def test_the_share_of_pairs_computed_again() -> None:
         ("hellinger_distance", {}),
         ("bhattacharyya_distance", {}),
         ("renyi_divergence", {"alpha": 2.0}),
-        ("renyi_divergence", {"alpha": 0.3}),
         ("js_divergence", {}),
     ],
 )
