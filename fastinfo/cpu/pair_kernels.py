@@ -142,7 +142,8 @@ def factors(function, row, storage, into):
                 p, whole, known(mean, k), known(f_mean, k), known(g_mean, k), parameter
             )
         norm, again = sum_of(norms), sum_of(repeated)
-        return sum_of(sums), np.sqrt(norm) * (1.0 + (again / norm if again > 0.0 else 0.0))
+        share_again = again / norm if 0.0 < again < np.inf else 0.0
+        return sum_of(sums), np.sqrt(norm) * (1.0 + share_again)
 
     @kernel(function.__name__, row.__name__, storage, into)
     def write_factors(
