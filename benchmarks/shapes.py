@@ -119,17 +119,18 @@ def logits(shape: tuple[int, int], dtype: str = "float32") -> np.ndarray:
 @functools.cache
 def student(shape: tuple[int, int]) -> np.ndarray:
     """Return the logits of another model that has learned from the first: KL is about 0.1."""
-    values = np.random.default_rng(3).standard_normal(shape, np.float32)
-    values *= 0.5
-    values += logits(shape)
-    return values
+    return _beside_logits(shape, 3, 0.5)
 
 
 @functools.cache
 def copy_of_model(shape: tuple[int, int]) -> np.ndarray:
     """Return the logits of nearly the same model, as after quantisation: KL is about 0.005."""
-    values = np.random.default_rng(5).standard_normal(shape, np.float32)
-    values *= 0.1
+    return _beside_logits(shape, 5, 0.1)
+
+
+def _beside_logits(shape: tuple[int, int], seed: int, noise: float) -> np.ndarray:
+    values = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    values *= noise
     values += logits(shape)
     return values
 
