@@ -60,6 +60,8 @@ POWER_ERROR = 40.0
 # of the bins; and bins whose addition, roundings all one way, adds as much as one. Measured: 2 to
 # 7 for KL, Jeffreys and Hellinger, 3 to 200000 bins, noise and few values; 9 at order 0.3, 22 at 5.
 FACTOR_ERROR, ROW_BINS = 6.0, 128.0
+# ... and what is known of a norm: bins are rounded before their mean is subtracted.
+RESOLUTION = 4.0 * EPSILON["float64"]
 # Most that two norms of roots of distributions less those of their mean are together, 2 √2.
 NORMS = 3.0
 TILE_ERROR = 16.0
@@ -408,7 +410,7 @@ class Products:
         beyond, real = np.isinf(norms), self.job.real
         most, sizes = np.finfo(real).max, np.where(beyond, 0.0, norms)
         bounds = np.minimum(error * sizes, most)
-        least = floor * sizes if self.square else floor
+        least = floor * (sizes + RESOLUTION) if self.square else floor
         slacks = np.minimum(slack * np.abs(rows) + least, most)
         return bounds.astype(real), np.where(beyond, np.inf, slacks).astype(real)
 

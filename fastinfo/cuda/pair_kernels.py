@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 
 from fastinfo.cpu.pair_kernels import POWERS
+from fastinfo.cpu.pairs import RESOLUTION
 from fastinfo.cuda.bin_kernels import DOUBLE, bin_value, two_sum
 from fastinfo.cuda.bin_kernels import THREADS as ROW_THREADS
 from fastinfo.cuda.reduce import WARP, of_block
@@ -431,7 +432,7 @@ def product_finishes(roads, square, finish, infinite, into):
         margins.append(formula(road[1], arithmetic))
     far_says, far_margin, near_says, near_margin = says[0], margins[0], says[-1], margins[-1]
     compiled, nan, inf = formula(finish, arithmetic), real(np.nan), real(np.inf)
-    both = infinite == "both"
+    both, resolution = infinite == "both", real(2.0 * RESOLUTION)
 
     @helper
     def apart(x_holes, x_empty, i, y_holes, y_empty, j):
@@ -461,7 +462,7 @@ def product_finishes(roads, square, finish, infinite, into):
             row = x_rows[i - lo]
             v = row + y_row - factor * sums[(i - lo) * length + j - begin]
             x_norm = x_norms[i - lo]
-            least = floor * (x_norm + y_norm) if square and not plain else floor
+            least = floor * (x_norm + y_norm + resolution) if square and not plain else floor
             bound = error * x_norm * y_norm + slack * (abs(row) + abs(y_row)) + least
             if plain:
                 margin, said = far_margin(v), far_says(v, parameter)
