@@ -30,7 +30,7 @@ from fastinfo.cpu.pairs import (
     WIDE,
     Job,
     growth_of,
-)  # fmt: skip
+)
 from fastinfo.cuda import pair_kernels as kernels
 from fastinfo.cuda import products, seam
 from fastinfo.cuda.arrays import Memory, Rows, as_result, blocks, new
