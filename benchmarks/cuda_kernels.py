@@ -116,7 +116,8 @@ def product_finish(measure: str, storage: str) -> tuple[Any, Any]:
     t, (_, real) = _types(), _kinds(storage)
     row, i = MEASURES[measure], t.int64
     roads = tuple((road.says, road.margin) for road in row.products)
-    kernel = pair_kernels.product_finishes(roads, row.finish, row.infinite, storage)
+    square = row.products[-1].square
+    kernel = pair_kernels.product_finishes(roads, square, row.finish, row.infinite, storage)
     side = _array(real), _array(real), _array(t.int32), _array(i)
     errors = t.UniTuple(t.UniTuple(real, 3), 2)
     return kernel, (
