@@ -10,6 +10,9 @@ from fastinfo.cpu.memory import part
 from fastinfo.cpu.simd import exact_sum_of, fused, highest_of, maximum, sum_of, two_sum
 from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 
+# Bins added up before they join the rest of a row: of many with one value the roundings go all one
+# way, and are as many as the additions.
+BLOCK = 4096
 # Neither fused nor reordered, which would undo what they are for.
 AS_WRITTEN = frozenset[str]()
 
@@ -52,7 +55,7 @@ def bin_sum(term, storage_p, storage_q, largest=False):
     start = -np.inf if largest else 0.0
 
     @helper(SUM)
-    def add(p, q, p_total, p_rest, q_total, q_rest, parameter):
+    def block(p, q, p_total, p_rest, q_total, q_rest, parameter):
         total, p_inverse, q_inverse = start, reciprocal(p_total), reciprocal(q_total)
         for k in range(p.size):
             x, y = np.float64(load_p(p[k])), np.float64(load_q(q[k]))
@@ -60,6 +63,15 @@ def bin_sum(term, storage_p, storage_q, largest=False):
             a_lost = lost(x, a, p_total, p_rest, p_inverse)
             b_lost = lost(y, b, q_total, q_rest, q_inverse)
             v = compiled(a, b, sum_of_differences(a, b, a_lost, b_lost), parameter)
+            total = together(total, v)
+        return total
+
+    @helper(EXACT)
+    def add(p, q, p_total, p_rest, q_total, q_rest, parameter):
+        total = start
+        for k in range(0, p.size, BLOCK):
+            end = min(k + BLOCK, p.size)
+            v = block(part(p, k, end), part(q, k, end), p_total, p_rest, q_total, q_rest, parameter)
             total = together(total, v)
         return total
 

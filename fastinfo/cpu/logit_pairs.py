@@ -27,7 +27,7 @@ from fastinfo.formulas import LN2
 
 # Below these, times 1 + |Σ p (z_p - z_q)| for KL, a value is summed again, from terms of one sign:
 # the errors of the first sums, 1e-7 and, where many terms are equal, 1e-13 of that, would show.
-NEAR = {"float32": 2.0**-6, "float64": 2.0**-3}
+NEAR = {"float32": 2.0**-5, "float64": 2.0**-3}
 # Readings of such rows at most. Each leaves 1e-6 of what the logarithm of the normalisers' ratio is
 # off, 1e-5 at first; of equal rows the last finds exactly 0.
 GUESSES = 3
