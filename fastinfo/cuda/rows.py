@@ -29,8 +29,9 @@ __all__ = [
     "statistics",
 ]
 
-# Blocks that keep a device busy, and the least classes of a piece.
-ENOUGH, LEAST = 512, 16 * THREADS
+# Blocks that keep a device busy, and the least and the most classes of a piece: a thread adds up no
+# more than 512 numbers in a float32, since equal ones are rounded alike.
+ENOUGH, LEAST, MOST = 512, 16 * THREADS, 512 * THREADS
 # Figures of `statistics`: numbers, then integers.
 REAL_FIGURES = (kernels.MAXIMUM, kernels.LOG_SUM, kernels.LOGSUMEXP, kernels.ENTROPY_OF_ROW)
 LOGSUMEXP, LOG_PROB = kernels.LOGSUMEXP, kernels.LOG_PROB
@@ -113,7 +114,7 @@ class Problem:
 
     @lazy
     def length(self) -> int:
-        """Classes of a piece: all, unless there are too few rows."""
+        """Classes of a piece: all, unless there are too few rows or too many classes."""
         return length_of_pieces(self.logits.count, self.logits.width)
 
     @property
@@ -122,13 +123,11 @@ class Problem:
         return -(-self.logits.width // self.length)
 
 
-def length_of_pieces(count: int, width: int) -> int:
+def length_of_pieces(count: int, width: int, most: int = MOST) -> int:
     """Return the classes that a block reads of each of some rows."""
-    count = max(1, count)
-    if count >= ENOUGH or width <= 2 * LEAST:
-        return width
-    pieces = min(-(-ENOUGH // count), width // LEAST)
-    return -(-width // pieces // LEAST) * LEAST if pieces > 1 else width
+    enough = min(blocks(ENOUGH, max(1, count)), width // LEAST)
+    pieces = max(1, enough, blocks(width, most))
+    return blocks(blocks(width, pieces), LEAST) * LEAST if pieces > 1 else width
 
 
 def losses(problem: Problem, out: Memory | None = None) -> Memory:
