@@ -45,10 +45,14 @@ def _coefficients_of_softmax(logarithm):
 
     @helper(EXACT)
     def coefficients_of(state, target, weight, w, option, coefficients):
-        log_sum = _log_sum(state[rows.MAX], state[rows.REST])
-        coefficients[REFERENCE], coefficients[TARGET] = state[rows.MAX], 0.0
-        coefficients[SCALE] = -log_sum if logarithm else np.exp(-log_sum)
-        coefficients[SHARE] = option[rows.INVERSE_TEMPERATURE] if logarithm else 0.0
+        m, rest = state[rows.MAX], state[rows.REST]
+        coefficients[REFERENCE], coefficients[TARGET] = m, 0.0
+        if logarithm:
+            coefficients[SCALE] = -_log_sum(m, rest)
+            coefficients[SHARE] = option[rows.INVERSE_TEMPERATURE]
+        else:
+            coefficients[SCALE] = 1.0 / (1.0 + rest) if abs(m) < np.inf else np.nan
+            coefficients[SHARE] = 0.0
 
     return coefficients_of
 
@@ -243,14 +247,24 @@ def gradients(storage, softcap, weights, soft, into):
 
 @cache
 def losses_and_gradients(storage, softcap, weights, soft, into):
-    """Kernel: the three steps a row of one piece at a time: the second finds it in cache.
+    """Kernel: the three steps some rows of one piece at a time: the last finds them in cache.
 
-    `state` and `coefficients` are room for one row, so is `y` where weights are "kept".
+    `state` and `coefficients` are room for so many rows, so is `y` where weights are "kept".
     """
     read_piece = rows.piece_reader(storage, softcap, weights, soft, False)
     finish, coefficients_of = rows.value_of(softcap, weights), _coefficients(softcap, weights)
     emit, emit_kept = _emit(storage, softcap, weights, soft, into), _emit_kept(storage)
     keeps = weights == "kept"
+
+    @helper(EXACT)
+    def write_kept(own, state, coefficients, target, option, out, streamed):
+        """Write what was kept times a factor, unless that is next to nothing."""
+        rise = coefficients[REFERENCE] - state[rows.KEPT_REFERENCE]
+        factor = coefficients[SCALE] * np.exp(-rise * option[rows.INVERSE_TEMPERATURE])
+        if not abs(factor) >= LEAST:
+            return False
+        emit_kept(own, factor, target, coefficients[TARGET], out, streamed)
+        return True
 
     @kernel(storage, softcap, weights, soft, into)
     def read_and_write_rows(
@@ -258,25 +272,37 @@ def losses_and_gradients(storage, softcap, weights, soft, into):
         out, out_starts, streamed,
     ):  # fmt: skip
         floats = flush_subnormals()
-        for i in range(starts.size):
-            losses[i] = 0.0
-            row_out = part(out, out_starts[i], out_starts[i] + width)
-            if active[i] == 0.0:
-                row_out[:] = 0
-                continue
-            logits = part(x, starts[i], starts[i] + width)
-            at = y_starts[i] if y_starts.size else 0
-            own = part(y, at, at + width)
-            read_piece(logits, own, w, 0, targets[i], np.nan, -np.inf, 0, option, state)
-            losses[i] = finish(state, targets[i], active[i], w, option)
-            coefficients_of(state, targets[i], active[i], w, option, coefficients)
-            if keeps:
-                rise = coefficients[REFERENCE] - state[rows.KEPT_REFERENCE]
-                factor = coefficients[SCALE] * np.exp(-rise * option[rows.INVERSE_TEMPERATURE])
-                if abs(factor) >= LEAST:
-                    emit_kept(own, factor, targets[i], coefficients[TARGET], row_out, streamed)
+        for first in range(0, starts.size, state.shape[0]):
+            last = min(first + state.shape[0], starts.size)
+            for i in range(first, last):
+                if active[i] != 0.0:
+                    at = y_starts[i] if y_starts.size else 0
+                    read_piece(
+                        part(x, starts[i], starts[i] + width), part(y, at, at + width), w, 0,
+                        targets[i], np.nan, -np.inf, 0, option, row_of(state, i - first),
+                    )  # fmt: skip
+            for i in range(first, last):
+                losses[i] = 0.0
+                if active[i] != 0.0:
+                    own = row_of(state, i - first)
+                    losses[i] = finish(own, targets[i], active[i], w, option)
+                    into_row = row_of(coefficients, i - first)
+                    coefficients_of(own, targets[i], active[i], w, option, into_row)
+            for i in range(first, last):
+                row_out = part(out, out_starts[i], out_starts[i] + width)
+                if active[i] == 0.0:
+                    row_out[:] = 0
                     continue
-            emit(logits, own, w, targets[i], coefficients, option, row_out, streamed)
+                at = y_starts[i] if y_starts.size else 0
+                own, known = part(y, at, at + width), row_of(coefficients, i - first)
+                if keeps and write_kept(
+                    own, row_of(state, i - first), known, targets[i], option, row_out, streamed
+                ):
+                    continue
+                emit(
+                    part(x, starts[i], starts[i] + width), own, w, targets[i], known, option,
+                    row_out, streamed,
+                )  # fmt: skip
         fence()
         restore(floats)
 

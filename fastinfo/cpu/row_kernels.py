@@ -31,6 +31,7 @@ from fastinfo.cpu.simd import (
     highest_of,
     lanes_before,
     maximum,
+    ones_of,
     restore,
     sum_of,
     where,
@@ -50,7 +51,7 @@ PIECE = 1 << 20
 # again; for an entropy, Σ w (z - m), which is small beside Σ w (z - ref), from 2**8 on, and more
 # elements are looked at first. Where the rest of the sum is less than 1/16 of its maximal term, the
 # block of the maximum is read again without that term.
-SAMPLE, SAMPLE_OF_ENTROPY = 64, 256
+SAMPLE, SAMPLE_OF_ENTROPY = 128, 256
 MAX_RISE, MAX_RISE_OF_ENTROPY = 32.0, 8.0
 MIN_REST = 0.0625
 
@@ -132,6 +133,7 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
     the piece ends and another row's begins: a fifth of the time of columns of a wider array.
     """
     relative, entropy = weights == "relative", weights == ENTROPY_WAY
+    of_entropy = statistics or entropy or relative
     arithmetic = arithmetic_of(storage, weights, soft)
     # Vectors of two of AVX2's 16 registers leave too few for the constants: what is put aside costs
     # a fifth of the speed of a loss, where nothing but the exponential is computed.
@@ -251,34 +253,39 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
             state = both(state, for_block(added))
         top, total, e, higher, a, c, other = state
         return (
-            highest_of(top), sum_of(total), sum_of(e), sum_of(a), sum_of(c), sum_of(higher),
-            highest_of(other),
+            highest_of(top), sum_of(total), sum_of(e) if of_entropy else 0.0,
+            sum_of(a) if linear else 0.0, sum_of(c) if linear or relative else 0.0,
+            sum_of(higher) if ranks else 0.0, highest_of(other) if relative else lowest,
         )  # fmt: skip
 
     return sums
 
 
 @cache
-def _rest(storage, softcap, arithmetic):
-    """Σ w and Σ w (z - m) over a block without one of the logits equal to its maximum."""
+def _rest(storage, softcap, arithmetic, of_entropy, ranks):
+    """Σ w and Σ w (z - m) without one of the logits equal to the maximum; how many are above."""
     real, exp2, lanes, filled = (
         arithmetic.real, arithmetic.exp2, arithmetic.lanes, arithmetic.filled,
     )  # fmt: skip
     read, z_of = vmath.reader(storage, arithmetic, -np.inf), shape(arithmetic, softcap)
 
     @helper(EXACT)
-    def rest(x, m, z, option):
+    def rest(x, m, z, above, option):
         cap, inner, scale = real(option[CAP]), real(option[INNER]), real(option[LOG2_SCALE])
-        zero, one = filled(0.0), filled(1.0)
-        total, e_sum, ties = double(zero), double(zero), double(zero)
+        zero = filled(0.0)
+        total, e_sum, ties, higher = double(zero), double(zero), 0, 0
         for k in range(0, x.size, lanes):
             v = read(x, k)
             d = z_of(v, cap, inner)[0] - z
-            e = where(v == m, zero, exp2(d * scale))
+            is_top = v == m
+            e = where(is_top, zero, exp2(d * scale))
             total += double(e)
-            e_sum += double(where(e > zero, e * d, zero))
-            ties += double(where(v == m, one, zero))
-        return sum_of(total) + (sum_of(ties) - 1.0), sum_of(e_sum)
+            if of_entropy:
+                e_sum += double(where(e > zero, e * d, zero))
+            ties += np.int64(ones_of(bits_of_mask(is_top)))
+            if ranks:
+                higher += np.int64(ones_of(bits_of_mask(v > above)))
+        return sum_of(total) + (ties - 1), sum_of(e_sum) if of_entropy else 0.0, higher
 
     return rest
 
@@ -304,7 +311,7 @@ def _searches(storage, arithmetic, sample):
     @helper(EXACT)
     def highest(x):
         top = filled(-np.inf)
-        for k in range(0, min(sample, max(x.size, SAMPLE)), lanes):
+        for k in range(0, min(sample, x.size), lanes):
             top = maximum(read(x, k), top)
         return highest_of(top)
 
@@ -368,8 +375,10 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
     arithmetic, relative = arithmetic_of(storage, weights, soft), weights == "relative"
     load, real = vmath.STORAGE[storage][1], arithmetic.real
     measure = _sums(storage, softcap, weights, soft, statistics, ranks, jumps)
-    rest_of, z_of = _rest(storage, softcap, arithmetic), _z_as_read(softcap, arithmetic)
     of_entropy = statistics or weights in ("relative", ENTROPY_WAY)
+    rest_of, z_of = (
+        _rest(storage, softcap, arithmetic, of_entropy, ranks), _z_as_read(softcap, arithmetic),
+    )  # fmt: skip
     sample = SAMPLE_OF_ENTROPY if of_entropy else SAMPLE
     highest, find, find_nan, count_equal, count_nan = _searches(storage, arithmetic, sample)
     highest_other = _searches(soft, arithmetic, sample)[0]
@@ -377,6 +386,39 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
     # Weighted sums of z - ref would cancel if measured from anything but the maximum.
     wide = MAX_RISE_OF_ENTROPY if of_entropy else MAX_RISE
     max_rise = wide if weights in UNWEIGHTED else 0.0
+    simple = weights in ("none", *OTHER_WAYS)
+
+    @helper(EXACT)
+    def above_of(x, target, target_logit):
+        """What a logit must be above to count: the classes before the target's that equal it do."""
+        return np.nextafter(target_logit, lowest) if ranks and x.size <= target else target_logit
+
+    @helper(EXACT)
+    def equal_before(x, target, target_logit):
+        """How many more count of these classes, of which the target's is number `target`."""
+        if target >= x.size:
+            return count_equal(x, lowest) if target_logit == lowest else 0.0
+        return count_equal(part(x, 0, target), target_logit) if target > 0 else 0.0
+
+    @helper(EXACT)
+    def read_short(x, base, target, target_logit, floor, option, state):
+        """Read a piece no longer than its sample, from its own maximum; return whether it has one.
+
+        Half of the time of ten classes.
+        """
+        m = highest(x)
+        if not lowest < m < -lowest:
+            return False
+        above = above_of(x, target, target_logit)
+        rest, e, rank = rest_of(x, m, z_of(m, option), above, option)
+        if rest != rest:
+            return False
+        state[MAX], state[REST], state[ENTROPY] = np.float64(m), rest, e
+        state[LINEAR], state[WEIGHT] = 0.0, 0.0
+        state[RANK] = rank + equal_before(x, target, target_logit) if ranks else 0.0
+        state[ARGMAX] = base + find(x, m) if statistics and m >= floor else -1.0
+        state[TARGET_LOGIT] = np.float64(target_logit)
+        return True
 
     @helper(EXACT)
     def read_piece(x, y, w, base, target, elsewhere, floor, jump, option, state):
@@ -388,6 +430,9 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
         # Σ w and Σ w (z - ref) of all blocks but the one of the maximum, and of that one
         others, e, of_max, e_of_max, a, c, rank = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         one_reference = True
+        if simple and x.size <= SAMPLE:
+            if read_short(x, base, target, target_logit, floor, option, state):
+                return
         while lo < x.size:
             hi = lo + BLOCK if lo + BLOCK < x.size else x.size
             b, by = part(x, lo, hi), part(y, lo, hi)
@@ -397,8 +442,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
             if relative and not other_start > lowest:
                 other_start = highest_other(by)
                 other_ref = other_start if other_start > lowest else zero
-            # the classes before the target that equal it count as well
-            above = np.nextafter(target_logit, lowest) if ranks and hi <= target else target_logit
+            above = above_of(b, target - lo, target_logit)
             top, total, eb, ab, cb, higher, other_top = measure(
                 b, by, part(w, base + lo, base + hi), ref, other_ref, above, option, x.size - lo,
                 jump,
@@ -420,10 +464,8 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
                         e_of_max, _ = _rebase(of_max, e_of_max, 0.0, rise, inverse_t)
                     other_start, other_ref = other_top, other_top
                     continue
-            if ranks and lo < target < hi:
-                rank += count_equal(part(x, lo, target), target_logit)
-            if ranks and hi <= target and target_logit == lowest:
-                rank += count_equal(b, lowest)
+            if ranks:
+                rank += equal_before(b, target - lo, target_logit)
             rank, a, c, lo = rank + higher, a + ab, c + cb, hi
             if other_top > other_max:
                 other_max = other_top
@@ -447,7 +489,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
                 e = all_e
             else:
                 others, e, _ = _lower(others, e, 0.0, 0.0, rise, inverse_t)
-                rest, eb = rest_of(b, m, z, option)
+                rest, eb, _ = rest_of(b, m, z, m, option)
                 rest, e = others + rest, all_e if relative else e + eb
         position = -1
         if rest != rest:
@@ -568,9 +610,17 @@ def entropy_of(state, target, weight, w, option):
     return weight * (entropy + 0.0 * _log_sum(state[MAX], state[REST]))
 
 
+@helper(EXACT)
+def nothing_of(state, target, weight, w, option):
+    """What is asked for of a row of which only the softmax is."""
+    return 0.0
+
+
 def value_of(softcap, weights):
-    """What is asked for of a row: its entropy, or its loss."""
-    return entropy_of if weights in OTHER_WAYS else loss_of(softcap)
+    """What is asked for of a row: its entropy, its loss, or nothing."""
+    if weights in (SOFTMAX_WAY, LOG_SOFTMAX_WAY):
+        return nothing_of
+    return entropy_of if weights == ENTROPY_WAY else loss_of(softcap)
 
 
 # --- kernels -------------------------------------------------------------------------------------
@@ -578,22 +628,30 @@ def value_of(softcap, weights):
 
 @cache
 def losses(storage, softcap, weights, soft):
-    """Kernel: losses of rows of one piece each; `state` is room for one."""
+    """Kernel: losses of rows of one piece each; `state` is room for some.
+
+    So many are read before they are finished: a branch of a logarithm that is guessed wrong would
+    hold up the next row, half of the time of ten classes.
+    """
     read_piece = piece_reader(storage, softcap, weights, soft, False)
     finish = value_of(softcap, weights)
 
     @kernel(storage, softcap, weights, soft)
     def read_losses(x, starts, width, y, y_starts, w, targets, active, option, out, state):
         floats = flush_subnormals()
-        for i in range(starts.size):
-            out[i] = 0.0
-            if active[i] != 0.0:
-                begin = y_starts[i] if y_starts.size else 0
-                read_piece(
-                    part(x, starts[i], starts[i] + width), part(y, begin, begin + width), w, 0,
-                    targets[i], np.nan, -np.inf, 0, option, state,
-                )  # fmt: skip
-                out[i] = finish(state, targets[i], active[i], w, option)
+        for first in range(0, starts.size, state.shape[0]):
+            last = min(first + state.shape[0], starts.size)
+            for i in range(first, last):
+                if active[i] != 0.0:
+                    begin = y_starts[i] if y_starts.size else 0
+                    read_piece(
+                        part(x, starts[i], starts[i] + width), part(y, begin, begin + width), w, 0,
+                        targets[i], np.nan, -np.inf, 0, option, row_of(state, i - first),
+                    )  # fmt: skip
+            for i in range(first, last):
+                out[i] = 0.0
+                if active[i] != 0.0:
+                    out[i] = finish(row_of(state, i - first), targets[i], active[i], w, option)
         restore(floats)
 
     return read_losses

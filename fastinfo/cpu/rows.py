@@ -44,6 +44,8 @@ STATE_COLUMNS = (
     kernels.MAX, kernels.REST, kernels.ENTROPY, kernels.ARGMAX, kernels.RANK, kernels.TARGET_LOGIT,
 )  # fmt: skip
 TARGET_LOGIT = kernels.TARGET_LOGIT
+# Rows, and classes of these, that are read before the first is finished.
+GROUP, GROUPED = 64, 4096
 # Logits of targets, and states of other classes, where every stretch is a whole row.
 NOWHERE = np.empty(0)
 NOTHING = np.empty((0, kernels.STATE))
@@ -369,7 +371,8 @@ def _refer_to_floats(coefficients: np.ndarray) -> None:
 
 
 def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
-    """Read and finish, and write if there is where to, a row at a time."""
+    """Read and finish, and write if there is where to, some rows at a time."""
+    group = max(1, min(GROUP, GROUPED // max(1, problem.logits.width)))
     if target is None:
         read = kernels.losses(*problem.variant)
     else:
@@ -383,17 +386,18 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
     def task(lo: int, hi: int) -> None:
         logits, starts, width, y, y_starts = problem.stretch(lo, hi, 0, problem.logits.width)
         if target is not None and keeps:
-            y, y_starts = np.empty(width, problem.logits.arithmetic), np.zeros(hi - lo, np.int64)
+            y = np.empty(group * width, problem.logits.arithmetic)
+            y_starts = np.arange(hi - lo) % group * width
         given = (
             logits, starts, width, y, y_starts, problem.class_weights, problem.row_targets[lo:hi],
             problem.row_weights[lo:hi], problem.options.array, result[lo:hi],
-            np.empty(kernels.STATE),
+            np.empty((group, kernels.STATE)),
         )  # fmt: skip
         if target is None:
             read(*given)
             return
         memory, out_starts, tile = writable(target, lo, hi, 0, width)
-        coefficients = np.empty(gradient_kernels.COEFFICIENTS)
+        coefficients = np.empty((group, gradient_kernels.COEFFICIENTS))
         read_and_write(*given, coefficients, memory, out_starts, streamed)
         if tile is not None:
             put(target, tile, lo, hi, 0)
