@@ -33,8 +33,8 @@ from numba.core.errors import TypingError
 from numba.extending import overload
 
 from fastinfo.catalogue import MEASURES
-from fastinfo.cpu import row_kernels as rows
-from fastinfo.cpu import vmath
+from fastinfo.cpu import row_kernels, vmath
+from fastinfo.cpu import row_state_kernels as rows
 from fastinfo.cpu.bin_kernels import bin_value, total_of
 from fastinfo.cpu.simd import fused, where
 from fastinfo.engine import EXACT, helper
@@ -216,7 +216,7 @@ def cross_entropy(x: np.ndarray, target: int) -> float:
 
 @cache
 def _state_of(storage: str) -> Any:
-    """Return read(x, target): the state of a row as `row_kernels` has it."""
+    """Return read(x, target): the state of a row as `row_state_kernels` has it."""
     read = rows.piece_reader(storage, False, "none", storage, False)
 
     def state_of(x, target):  # type: ignore[no-untyped-def]
@@ -243,7 +243,7 @@ def _logsumexp(x):  # type: ignore[no-untyped-def]
 
 @overload(cross_entropy)
 def _cross_entropy(x, target):  # type: ignore[no-untyped-def]
-    state_of, finish = _state_of(_storage("cross_entropy", x)), rows.loss_of(False)
+    state_of, finish = _state_of(_storage("cross_entropy", x)), row_kernels.loss_of(False)
 
     def value(x, target):  # type: ignore[no-untyped-def]
         if target < 0 or target >= x.size:

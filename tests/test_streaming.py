@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 import fastinfo
 from fastinfo import StreamingCrossEntropy
-from fastinfo.cpu.row_kernels import PIECE
+from fastinfo.cpu.row_state_kernels import PIECE
 
 REDUCTIONS = ["none", "sum", "mean"]
 ACCURACY = {

@@ -12,8 +12,8 @@ import numpy as np
 
 from fastinfo import formulas
 from fastinfo.arrays import words
-from fastinfo.cpu import row_kernels as rows
-from fastinfo.cpu import vmath
+from fastinfo.cpu import row_kernels, vmath
+from fastinfo.cpu import row_state_kernels as rows
 from fastinfo.cpu.memory import fence, part, prefetch, row_of, store, stream
 from fastinfo.cpu.simd import any_of, apart, flush_subnormals, restore, where, with_lane
 from fastinfo.engine import EXACT, formula, helper, kernel
@@ -32,7 +32,7 @@ def _coefficients_of_entropy(state, target, weight, w, option, coefficients):
     """Coefficients of the gradient of an entropy: -weight / T p ((z - m) / T - log Σ w + H)."""
     inverse_t = option[rows.INVERSE_TEMPERATURE]
     log_sum = _log_sum(state[rows.MAX], state[rows.REST])
-    entropy = rows.entropy_of(state, target, 1.0, w, option)
+    entropy = row_kernels.entropy_of(state, target, 1.0, w, option)
     factor = -weight * inverse_t * np.exp(-log_sum)
     coefficients[REFERENCE] = state[rows.MAX]
     coefficients[SCALE], coefficients[SHARE] = factor * (entropy - log_sum), factor * inverse_t
@@ -51,7 +51,7 @@ def _coefficients_of_softmax(logarithm):
             coefficients[SCALE] = -_log_sum(m, rest)
             coefficients[SHARE] = option[rows.INVERSE_TEMPERATURE]
         else:
-            coefficients[SCALE] = 1.0 / (1.0 + rest) if abs(m) < np.inf else np.nan
+            coefficients[SCALE] = 1.0 / (1.0 + rest) + 0.0 * m
             coefficients[SHARE] = 0.0
 
     return coefficients_of
@@ -64,29 +64,29 @@ def _coefficients(softcap, weights):
         return _coefficients_of_entropy
     if weights in rows.OTHER_WAYS:
         return _coefficients_of_softmax(weights == rows.LOG_SOFTMAX_WAY)
-    target_terms = rows.target_terms(softcap)
+    target_terms = row_kernels.target_terms(softcap)
 
     @helper(EXACT)
     def coefficients_of(state, target, weight, w, option, coefficients):
-        log_sum, z, gap, own_weight, smoothed = target_terms(state, target, w, option)
-        rest, c = state[rows.REST], state[rows.WEIGHT]
-        z_term = 0.0
+        z, gap, own_weight, smoothed = target_terms(state, target, w, option)
+        m, rest, c = state[rows.MAX], state[rows.REST], state[rows.WEIGHT]
+        z_term, nothing = 0.0, 0.0 * m
         if option[rows.Z_LOSS] != 0.0:
-            lse = z * option[rows.INVERSE_TEMPERATURE] + log_sum
+            lse = z * option[rows.INVERSE_TEMPERATURE] + _log_sum(m, rest)
             z_term = 2.0 * option[rows.Z_LOSS] * lse
         share = weight * option[rows.SLOPE]
         coefficients[REFERENCE], coefficients[SHARE] = z, share
-        coefficients[SCALE] = share * (own_weight + c + z_term) / (1.0 + rest) + 0.0 * log_sum
+        coefficients[SCALE] = share * (own_weight + c + z_term) / (1.0 + rest) + nothing
         if target >= 0:
             logit = state[rows.TARGET_LOGIT]
             entry = -(own_weight + smoothed)
             if gap < np.inf:
                 entry = _target_gradient(
-                    rest, np.exp(-gap), logit == state[rows.MAX], own_weight, smoothed, c, z_term
+                    rest, np.exp(-gap), logit == m, own_weight, smoothed, c, z_term
                 )
                 if softcap:
                     entry /= np.cosh(logit * option[rows.INNER]) ** 2
-            coefficients[TARGET] = share * entry + 0.0 * log_sum
+            coefficients[TARGET] = share * entry + nothing
 
     return coefficients_of
 
@@ -252,7 +252,10 @@ def losses_and_gradients(storage, softcap, weights, soft, into):
     `state` and `coefficients` are room for so many rows, so is `y` where weights are "kept".
     """
     read_piece = rows.piece_reader(storage, softcap, weights, soft, False)
-    finish, coefficients_of = rows.value_of(softcap, weights), _coefficients(softcap, weights)
+    finish, coefficients_of = (
+        row_kernels.value_of(softcap, weights),
+        _coefficients(softcap, weights),
+    )
     emit, emit_kept = _emit(storage, softcap, weights, soft, into), _emit_kept(storage)
     keeps = weights == "kept"
 

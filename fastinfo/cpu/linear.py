@@ -16,6 +16,7 @@ import numpy as np
 
 from fastinfo.arrays import Rows, Source, as_result, empty, lazy, narrow, widen
 from fastinfo.cpu import row_kernels, rows
+from fastinfo.cpu.row_state_kernels import STATE
 from fastinfo.engine import get_num_threads, run
 
 # Classes that are widened for one product, and elements of it where rows are few. Rows beyond ROWS
@@ -227,7 +228,7 @@ def plan(job: Job, count: int, gradients: Gradients | None) -> Plan:
     a_class, soft = job.features * job.item, 0 if job.soft is None else job.soft.data.itemsize
     a_logit = job.item + soft
     # a hidden state and its derivative; what converts 16-bit ones takes three times as much beside
-    a_row = a_class * (2 if job.hidden.in_place else 8) + 8 * row_kernels.STATE * 2
+    a_row = a_class * (2 if job.hidden.in_place else 8) + 8 * STATE * 2
     copies = 2 * (not job.weight.in_place)
     adds = int(_adds(gradients))
     least = a_row + a_logit * (job.classes + _pad(job.classes) if whole else 1)

@@ -16,18 +16,19 @@ import numpy as np
 from fastinfo.arrays import Rows, lazy, read_only
 from fastinfo.cpu import gradient_kernels
 from fastinfo.cpu import row_kernels as kernels
-from fastinfo.cpu.row_kernels import PIECE
+from fastinfo.cpu import row_state_kernels as row
+from fastinfo.cpu.row_state_kernels import PIECE
 from fastinfo.cpu.simd import AVX2
 from fastinfo.cpu.tiles import put, streams, stretch, writable
 from fastinfo.engine import run
 from fastinfo.formulas import LN2
 
 # Elements of logits that a thread takes at a time, at least (a tenth of a millisecond, twice what
-# it costs to wake one) and at most. A row, and a state to
-# merge, cost as much as this many elements by themselves.
+# it costs to wake one) and at most. A row, and a state to merge, cost as much as this many elements
+# by themselves.
 LEAST = 1 << 20
 CHUNK = 1 << 24
-ROW_COST = 1000
+ROW_COST = 500
 MERGE_COST = 200
 # Elements of a tile that rows not readable in place are copied to.
 TILE = 1 << 20
@@ -41,14 +42,14 @@ LOG_PROB, RANK = kernels.LOG_PROB, kernels.RANK_OF_TARGET
 # Columns of a row's state, with one piece of the row or many: the others are 0 where no classes are
 # weighed.
 STATE_COLUMNS = (
-    kernels.MAX, kernels.REST, kernels.ENTROPY, kernels.ARGMAX, kernels.RANK, kernels.TARGET_LOGIT,
+    row.MAX, row.REST, row.ENTROPY, row.ARGMAX, row.RANK, row.TARGET_LOGIT,
 )  # fmt: skip
-TARGET_LOGIT = kernels.TARGET_LOGIT
+TARGET_LOGIT = row.TARGET_LOGIT
 # Rows, and classes of these, that are read before the first is finished.
 GROUP, GROUPED = 64, 4096
 # Logits of targets, and states of other classes, where every stretch is a whole row.
 NOWHERE = np.empty(0)
-NOTHING = np.empty((0, kernels.STATE))
+NOTHING = np.empty((0, row.STATE))
 # Variant of plain logits of any type: float64 holds them all.
 PLAIN = ("float64", False, "none", "float32")
 
@@ -73,12 +74,15 @@ class Options:
         """The options as kernels take them."""
         slope = 1.0 / self.temperature
         inverse = slope if self.softcap is None else 1.0
-        values = np.empty(kernels.OPTIONS)
-        values[kernels.ALPHA], values[kernels.BETA] = self.alpha, self.beta
-        values[kernels.Z_LOSS], values[kernels.SLOPE] = self.z_loss, slope
-        values[kernels.INVERSE_TEMPERATURE], values[kernels.LOG2_SCALE] = inverse, inverse / LN2
-        values[kernels.CAP] = self.softcap or 0.0
-        values[kernels.INNER] = slope / self.softcap if self.softcap else 0.0
+        values = np.empty(row.OPTIONS)
+        values[row.ALPHA], values[row.BETA] = self.alpha, self.beta
+        values[row.Z_LOSS], values[row.SLOPE] = self.z_loss, slope
+        values[row.INVERSE_TEMPERATURE], values[row.LOG2_SCALE] = (
+            inverse,
+            inverse / LN2,
+        )
+        values[row.CAP] = self.softcap or 0.0
+        values[row.INNER] = slope / self.softcap if self.softcap else 0.0
         return values
 
 
@@ -257,12 +261,12 @@ def entropies(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
 
 def softmax(problem: Problem, out: np.ndarray) -> None:
     """Write softmax(logits / T): a gradient with nothing to subtract."""
-    _read_and_write(replace(problem, way=kernels.SOFTMAX_WAY), _result(out))
+    _read_and_write(replace(problem, way=row.SOFTMAX_WAY), _result(out))
 
 
 def log_softmax(problem: Problem, out: np.ndarray) -> None:
     """Write (z - max) / T - log_sum."""
-    _read_and_write(replace(problem, way=kernels.LOG_SOFTMAX_WAY), _result(out))
+    _read_and_write(replace(problem, way=row.LOG_SOFTMAX_WAY), _result(out))
 
 
 # --- classes that come in pieces -----------------------------------------------------------------
@@ -270,9 +274,9 @@ def log_softmax(problem: Problem, out: np.ndarray) -> None:
 
 def no_states(count: int) -> np.ndarray:
     """Return the states of rows of which no class has come."""
-    state = np.zeros((count, kernels.STATE))
-    state[:, kernels.MAX], state[:, kernels.REST] = -np.inf, -1.0
-    state[:, kernels.ARGMAX], state[:, kernels.TARGET_LOGIT] = -1.0, np.nan
+    state = np.zeros((count, row.STATE))
+    state[:, row.MAX], state[:, row.REST] = -np.inf, -1.0
+    state[:, row.ARGMAX], state[:, row.TARGET_LOGIT] = -1.0, np.nan
     return state
 
 
@@ -282,7 +286,7 @@ def states(problem: Problem) -> np.ndarray:
     if not problem.by_rows:
         state = states_by_stretches(replace(problem, onto=None))
         return state if problem.onto is None else _put_onto(problem, state)
-    state = np.empty((rows.count, kernels.STATE))
+    state = np.empty((rows.count, row.STATE))
     if problem.in_place:
         read = _reader(problem, 0, rows.count, 0, rows.width, elsewhere)
         run(lambda lo, hi: read(lo, 1, state[lo:hi]), rows.count, *problem.steps())
@@ -391,7 +395,7 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
         given = (
             logits, starts, width, y, y_starts, problem.class_weights, problem.row_targets[lo:hi],
             problem.row_weights[lo:hi], problem.options.array, result[lo:hi],
-            np.empty((group, kernels.STATE)),
+            np.empty((group, row.STATE)),
         )  # fmt: skip
         if target is None:
             read(*given)
@@ -409,7 +413,7 @@ def states_of_rows(problem: Problem, lo: int, hi: int) -> np.ndarray:
     """Return the states of the rows [lo, hi); of all, where they are longer than a piece."""
     if not problem.by_rows:
         return states_by_stretches(problem)
-    state = np.empty((hi - lo, kernels.STATE))
+    state = np.empty((hi - lo, row.STATE))
     _reader(problem, lo, hi, 0, problem.logits.width, NOWHERE)(0, 1, state)
     return state
 
@@ -448,11 +452,11 @@ def states_by_stretches(problem: Problem) -> np.ndarray:
     """Return the states of all rows, read piece by piece and merged in order."""
     rows = problem.logits
     count, pieces = rows.count, -(-rows.width // PIECE)
-    parts = np.empty((count, pieces, kernels.STATE))
+    parts = np.empty((count, pieces, row.STATE))
     # before any thread writes to `out`, which may be the logits
     elsewhere = NOWHERE if problem.targets is None else problem.target_logits
     if problem.in_place:
-        flat = parts.reshape(count * pieces, kernels.STATE)
+        flat = parts.reshape(count * pieces, row.STATE)
         read = _reader(problem, 0, count, 0, rows.width, elsewhere)
         run(lambda first, last: read(first, pieces, flat[first:last]), len(flat), 1, len(flat))
     else:
@@ -460,12 +464,12 @@ def states_by_stretches(problem: Problem) -> np.ndarray:
 
         def read_tile(first: int, last: int) -> None:
             for lo, hi, begin, end in tasks[first:last]:
-                state = np.empty((hi - lo, kernels.STATE))
+                state = np.empty((hi - lo, row.STATE))
                 _reader(problem, lo, hi, begin, end, elsewhere[lo:hi])(0, 1, state)
                 parts[lo:hi, begin // PIECE] = state
 
         run(read_tile, len(tasks), 1)
-    state = np.empty((count, kernels.STATE))
+    state = np.empty((count, row.STATE))
     merge = kernels.merges(problem.capped, rows.storage, problem.weights, problem.variant[-1])
     merge(parts, problem.options.array, state)
     return state
