@@ -25,9 +25,10 @@ from fastinfo.formulas import LN2
 
 # Elements of logits that a thread takes at a time, at least (a tenth of a millisecond, twice what
 # it costs to wake one) and at most. A row, and a state to merge, cost as much as this many elements
-# by themselves.
+# by themselves. The states of so many rows stay in cache.
 LEAST = 1 << 20
 CHUNK = 1 << 24
+MOST_ROWS = 8192
 ROW_COST = 500
 MERGE_COST = 200
 # Elements of a tile that rows not readable in place are copied to.
@@ -194,7 +195,7 @@ class Problem:
         cost = self.logits.width + ROW_COST
         tiled = not self.in_place or (target is not None and target.copied)
         least, most = (LEAST, CHUNK) if not tiled else (TILE // 2, TILE)
-        return max(1, least // cost), most // cost
+        return max(1, least // cost), min(most // cost, MOST_ROWS)
 
     @property
     def in_cache(self) -> int:
