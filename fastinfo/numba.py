@@ -217,7 +217,7 @@ def cross_entropy(x: np.ndarray, target: int) -> float:
 @cache
 def _state_of(storage: str) -> Any:
     """Return read(x, target): the state of a row as `row_state_kernels` has it."""
-    read = rows.piece_reader(storage, False, "none", storage, False)
+    read = rows.piece_reader(storage, "", "none", storage, False)
 
     def state_of(x, target):  # type: ignore[no-untyped-def]
         state, option = np.empty(rows.STATE), np.zeros(rows.OPTIONS)
@@ -243,7 +243,7 @@ def _logsumexp(x):  # type: ignore[no-untyped-def]
 
 @overload(cross_entropy)
 def _cross_entropy(x, target):  # type: ignore[no-untyped-def]
-    state_of, finish = _state_of(_storage("cross_entropy", x)), row_kernels.loss_of(False)
+    state_of, finish = _state_of(_storage("cross_entropy", x)), row_kernels.loss_of("")
 
     def value(x, target):  # type: ignore[no-untyped-def]
         if target < 0 or target >= x.size:

@@ -203,6 +203,7 @@ def loss_options(rng: np.random.Generator, n: int, v: int) -> dict[str, dict[str
         "hot": {"temperature": 30.0},
         "wide softcap": {"softcap": 30.0},
         "narrow softcap": {"softcap": 0.5},
+        "softcap next to none": {"softcap": 500.0},
         "smoothing with weights": {"label_smoothing": 0.2, "class_weight": class_weight},
         "capped and cold": {"temperature": 0.5, "softcap": 5.0},
         "everything": everything,

@@ -179,7 +179,7 @@ def test_one_specialisation_a_kernel(rng):
     for logits in (x, read_only, x[:, ::2], np.asfortranarray(x), x[::-1]):
         fastinfo.softmax_cross_entropy(logits, [0, 1, 2])
         fastinfo.softmax_statistics(logits, [0, 1, 2])
-    variant = ("float32", False, "none", "float32")
+    variant = ("float32", "", "none", "float32")
     for kernel in (
         row_kernels.losses(*variant),
         row_kernels.states(*variant, True, True, False, False),

@@ -406,6 +406,18 @@ def test_saturated_softcap(rng):
         check(logits.astype(dtype), np.array([1]), softcap=30.0)
 
 
+@pytest.mark.parametrize("softcap", [32.0, 50.0, 1000.0])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_logits_about_a_wide_softcap(rng, dtype, softcap):
+    """In float32 softcap * tanh is off by as much as the softcap is wide."""
+    middle = rng.uniform(-softcap, softcap, (20, 1))
+    logits = (middle + rng.normal(0, 2, (20, 150))).astype(dtype)
+    check(logits, rng.integers(0, 150, 20), softcap=softcap)
+    figures = fastinfo.softmax_statistics(logits, softcap=softcap)
+    exact = oracles.softmax_entropy(oracles.scale(logits, softcap=softcap)[0])
+    assert_close_loss(figures.entropy, exact.values, dtype)
+
+
 def _long_rows(rng: np.random.Generator) -> np.ndarray:
     """Rows of several blocks: rising, falling, masked at first, masked but for one, confident."""
     n = 3 * 16384 + 7

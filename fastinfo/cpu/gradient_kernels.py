@@ -129,7 +129,8 @@ def _row_placer(into, lanes):
 @cache
 def _emit(storage, softcap, weights, soft, into):
     """Write a row's gradient; `out` may be the logits themselves."""
-    arithmetic = vmath.STORAGE[storage][0]
+    arithmetic = rows.arithmetic_of(storage, softcap, weights, soft)
+    convert = vmath.STORAGE[into][0].convert
     real, exp2, lanes = arithmetic.real, arithmetic.exp2, arithmetic.lanes
     read, z_of = vmath.reader(storage, arithmetic, -np.inf), rows.shape(arithmetic, softcap)
     weight = rows.weight_of_class(weights, arithmetic, soft)
@@ -171,7 +172,7 @@ def _emit(storage, softcap, weights, soft, into):
                     g -= weight(by, bw, k, alpha, beta) * share
                 if softcap:
                     g *= slope
-                place(o, k, g, target - lo - k, entry, streamed and lo == head)
+                place(o, k, convert(g), target - lo - k, entry, streamed and lo == head)
 
     return emit
 

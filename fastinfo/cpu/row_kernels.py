@@ -163,7 +163,7 @@ def states(storage, softcap, weights, soft, statistics, ranks, jumps, onto):
     piece, and its state is put together with that `before`.
     """
     read_piece = piece_reader(storage, softcap, weights, soft, statistics, ranks, jumps)
-    merge = merger(softcap, arithmetic_of(storage, weights, soft), weights == "relative")
+    merge = merger(softcap, arithmetic_of(storage, softcap, weights, soft), weights == "relative")
 
     @kernel(storage, softcap, weights, soft, statistics, ranks, jumps, onto)
     def read_states(
@@ -264,7 +264,7 @@ def merges(softcap, storage, weights, soft):
     The target's logit is the first piece's.
     """
     relative = weights == "relative"
-    arithmetic = arithmetic_of(storage, weights, soft)
+    arithmetic = arithmetic_of(storage, softcap, weights, soft)
     merge = merger(softcap, arithmetic, relative)
 
     @kernel(softcap, storage, relative, arithmetic.real.__name__)

@@ -65,11 +65,15 @@ _lower, _merge, _rebase = (
 # What a row is read for besides a loss, and the ways in which no class has a weight of its own.
 ENTROPY_WAY, SOFTMAX_WAY, LOG_SOFTMAX_WAY = OTHER_WAYS = ("entropy", "softmax", "log_softmax")
 UNWEIGHTED = ("none", "kept", "relative", *OTHER_WAYS)
+# Ways of a softcap. What softcap * tanh loses in float32 is in proportion to the softcap: half of
+# what is allowed at 32. What is above is computed in float64.
+CAPPED, WIDE = "capped", "wide"
+MOST_CAPPED = 32.0
 
 
-def arithmetic_of(storage, weights, soft):
-    """Arithmetic of rows, or of rows relative to others of another type."""
-    wide = weights == "relative" and soft == "float64"
+def arithmetic_of(storage, softcap, weights, soft):
+    """Arithmetic of rows: float64 with a wide softcap, or relative to others of float64."""
+    wide = softcap == WIDE or (weights == "relative" and soft == "float64")
     return vmath.double if wide else vmath.STORAGE[storage][0]
 
 
@@ -117,7 +121,7 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
     """
     relative, entropy = weights == "relative", weights == ENTROPY_WAY
     of_entropy = statistics or entropy or relative
-    arithmetic = arithmetic_of(storage, weights, soft)
+    arithmetic = arithmetic_of(storage, softcap, weights, soft)
     # Vectors of two of AVX2's 16 registers leave too few for the constants: what is put aside costs
     # a fifth of the speed of a loss, where nothing but the exponential is computed.
     narrow = AVX2 and not softcap and weights in UNWEIGHTED and not relative
@@ -355,7 +359,8 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
     The piece read next begins `jump` elements after the end of this one. The position of a maximum
     below `floor` is not looked for: a fifth of the time of 8000 classes.
     """
-    arithmetic, relative = arithmetic_of(storage, weights, soft), weights == "relative"
+    relative = weights == "relative"
+    arithmetic = arithmetic_of(storage, softcap, weights, soft)
     load, real = vmath.STORAGE[storage][1], arithmetic.real
     measure = _sums(storage, softcap, weights, soft, statistics, ranks, jumps)
     of_entropy = statistics or weights in ("relative", ENTROPY_WAY)

@@ -52,7 +52,7 @@ GROUP, GROUPED = 64, 4096
 NOWHERE = np.empty(0)
 NOTHING = np.empty((0, row.STATE))
 # Variant of plain logits of any type: float64 holds them all.
-PLAIN = ("float64", False, "none", "float32")
+PLAIN = ("float64", "", "none", "float32")
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,11 @@ class Options:
     z_loss: float = 0.0
 
     @property
-    def capped(self) -> bool:
-        """Whether the logits have a softcap."""
-        return self.softcap is not None
+    def capped(self) -> str:
+        """Which of the kernels' ways of a softcap it is; "" for none."""
+        if self.softcap is None:
+            return ""
+        return row.CAPPED if self.softcap <= row.MOST_CAPPED else row.WIDE
 
     @lazy
     def array(self) -> np.ndarray:
@@ -120,8 +122,8 @@ class Problem:
         return "uniform" if self.class_weight is None else "shared"
 
     @property
-    def capped(self) -> bool:
-        """Whether the logits have a softcap."""
+    def capped(self) -> str:
+        """Which way of a softcap the logits have."""
         return self.options.capped
 
     @property
@@ -383,7 +385,7 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
     else:
         keeps = problem.weights == "none" and not problem.capped
         keeps &= problem.logits.storage in KEEPS
-        kept = (problem.logits.storage, False, "kept", problem.logits.arithmetic)
+        kept = (problem.logits.storage, "", "kept", problem.logits.arithmetic)
         variant = kept if keeps else problem.variant
         read_and_write = gradient_kernels.losses_and_gradients(*variant, target.storage)
         streamed = streams(target, problem.logits)
