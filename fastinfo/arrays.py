@@ -136,6 +136,14 @@ def on_cuda(x: Any, kind: str) -> bool:
 
 
 def _from_dlpack(name: str, x: Any, kind: str) -> np.ndarray:
+    if kind == "torch" and (str(x.layout) != "torch.strided" or x.is_meta):
+        what = "has no values" if x.is_meta else f"is of layout {x.layout}"
+        raise TypeError(f"{name} must be a dense tensor with values, got one that {what}")
+    if kind in JAX and type(x).__name__.endswith("Tracer"):
+        raise TypeError(
+            f"{name} is traced by jax ({type(x).__name__}), and fastinfo's functions are not: call "
+            "them outside jax.jit and jax.grad, or by jax.pure_callback"
+        )
     code, number = (int(part) for part in x.__dlpack_device__())
     if code not in CPU_DEVICES:
         raise ValueError(
@@ -146,9 +154,16 @@ def _from_dlpack(name: str, x: Any, kind: str) -> np.ndarray:
         refuse_grad(name, x, kind)
         x = x.detach()
     if kind == "torch":  # `numpy` keeps the memory writable, which `np.from_dlpack` may not
+        x = x.resolve_neg()
         if str(x.dtype) == "torch.bfloat16":
             return x.view(sys.modules["torch"].int16).numpy().view(np.uint16)
-        return x.numpy()
+        try:
+            return x.resolve_conj().numpy()
+        except TypeError as error:  # a type that NumPy does not have
+            raise TypeError(
+                f"{name} must hold real numbers (bfloat16, float16, float32, float64, integers or "
+                f"booleans), got dtype {x.dtype}"
+            ) from error
     try:
         return np.from_dlpack(x)
     except (BufferError, RuntimeError, TypeError) as error:
@@ -259,7 +274,8 @@ def output(
     if target.dtype != dtype or not target.data.dtype.isnative:
         raise ValueError(f"{name} must have dtype {dtype}, got {target.native}")
     if not target.data.flags.writeable:
-        raise ValueError(f"{name} must be writable, got a read-only array")
+        which = "an array of JAX's, which never is" if target.kind in JAX else "a read-only array"
+        raise ValueError(f"{name} must be writable, got {which}")
     if _repeats(target.data):
         raise ValueError(f"{name} must not overlap itself, got strides {target.data.strides}")
     for source in inputs:

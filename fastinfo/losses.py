@@ -152,9 +152,9 @@ def _cross_entropy(
             f"targets must have shape {rows.shape} (integers) or {x.shape} (probabilities), "
             f"got {y.shape}"
         )
-    classes = (
-        None if soft else targets_of(y, rows.width, checks.integer("ignore_index", ignore_index))
-    )
+    ignored = checks.integer("ignore_index", ignore_index)
+    hint = "; probabilities have the shape of the logits"
+    classes = None if soft else targets_of(y, rows.width, ignored, hint)
     weight = weights_of("class_weight", class_weight, (rows.width,), "class", x)
     active, total = row_weights(sample_weight, rows.shape, classes, weight, reduction, x)
     module = home("rows", x.device)

@@ -10,8 +10,12 @@ from fastinfo.arrays import Source, as_result, empty, give, output
 from fastinfo.dispatch import home
 
 
-def targets_of(source: Source, classes: int, ignore_index: int) -> Any:
-    """Return integer targets as int64 (n,), ignored ones -1."""
+def targets_of(source: Source, classes: int, ignore_index: int, or_soft: str = "") -> Any:
+    """Return integer targets as int64 (n,), ignored ones -1; `or_soft` says what else may be."""
+    if source.is_float and 0 not in source.shape:
+        raise TypeError(
+            f"targets of shape {source.shape} must be integers, got {source.dtype}{or_soft}"
+        )
     return home("reductions", source.device).targets_of(source, classes, ignore_index)
 
 

@@ -297,6 +297,21 @@ def test_torch_tensors_that_require_grad(rng):
         assert_same_bits(fastinfo.logsumexp(x).numpy(), expected)
 
 
+def test_torch_tensors_that_are_not_plain_memory(rng):
+    torch = pytest.importorskip("torch")
+    x = torch.from_numpy(rng.random((3, 4)))
+    negative = torch.complex(x, x).conj().imag
+    assert negative.is_neg()
+    assert_same_bits(fastinfo.logsumexp(negative).numpy(), fastinfo.logsumexp(-x.numpy()))
+    for bad, message in (
+        (x.to_sparse(), "x must be a dense tensor.*sparse"),
+        (x.to("meta"), "x must be a dense tensor with values"),
+        (x.to(torch.float8_e5m2), "x must hold real numbers.*float8"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            fastinfo.logsumexp(bad)
+
+
 # JAX on the CPU -------------------------------------------------------------------------------
 
 
@@ -323,6 +338,14 @@ def test_jax_has_no_out(rng):
     with pytest.raises((TypeError, ValueError), match="out"):
         fastinfo.softmax_cross_entropy(x, [0, 1, 2], return_grad=True, out=x)
     assert_same_bits(np.asarray(x), before)
+
+
+def test_jax_does_not_trace(rng):
+    jax = pytest.importorskip("jax")
+    x = jax.numpy.asarray(rng.random((3, 4), np.float32))
+    for transform in (jax.jit, jax.grad):
+        with pytest.raises(TypeError, match=r"logits is traced by jax.*outside jax\.jit"):
+            transform(lambda x: fastinfo.softmax_cross_entropy(x, [0, 1, 2]))(x)
 
 
 # Devices --------------------------------------------------------------------------------------

@@ -13,11 +13,6 @@ from fastinfo.arrays import Source, read, same_device
 
 def targets_of(source: Source, classes: int, ignore_index: int) -> np.ndarray:
     """Return integer targets as int64 (n,), ignored ones -1."""
-    if source.is_float and source.data.size:
-        raise TypeError(
-            f"targets of shape {source.shape} must be integers, got {source.dtype}; probabilities "
-            f"have the shape of the logits"
-        )
     values = source.data
     if values.size and 0 <= values.min() and values.max() < classes and not source.is_float:
         if not 0 <= ignore_index < classes:

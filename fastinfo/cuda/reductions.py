@@ -23,11 +23,6 @@ from fastinfo.cuda.row_kernels import THREADS
 
 def targets_of(source: Source, classes: int, ignore_index: int) -> Memory:
     """Return integer targets as int64 (n,), ignored ones -1, and -2 what is no class."""
-    if source.is_float and source.data.size:
-        raise TypeError(
-            f"targets of shape {source.shape} must be integers, got {source.dtype}; probabilities "
-            f"have the shape of the logits"
-        )
     if checked():
         host_reductions.targets_of(on_host(source), classes, ignore_index)
     x = source.data
