@@ -135,6 +135,17 @@ def test_long_constant_stretches(rng, measure, k):
     assert_close_measure(measure, fastinfo.pairwise(x[:12], x[12:], measure), exact, np.float32)
 
 
+@pytest.mark.parametrize("k", [48, 128, 512])
+def test_short_constant_stretches_near_each_other(rng, k):
+    """A JS of 3e-5 between rows of two values was off by five times what is allowed."""
+    for _ in range(20):
+        low, high = 1 + 0.3 * rng.random((2, 8, 1))
+        x = np.where(np.arange(k) < rng.integers(1, k), low, high).astype(np.float32)
+        wide = x.astype(np.float64)
+        exact = fastinfo.js_divergence(wide[:, None], wide)
+        assert_close_measure("js_divergence", fastinfo.pairwise(x), exact, np.float32)
+
+
 @pytest.mark.parametrize("measure", PAIR_MEASURES)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 7), (7, 8), (8, 64), (9, 65)])
 def test_numbers_of_rows(rng, measure, shape):

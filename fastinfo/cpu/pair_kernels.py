@@ -27,6 +27,9 @@ from fastinfo.engine import EXACT, SUM, formula, helper, kernel
 
 # Bins that a float32 sum runs over before it is added up in float64.
 BLOCK = 1024
+# Numbers that are added up one after the other in a tile: those of a stretch of equal bins are
+# rounded alike, 64 or 128 of them to five times what is allowed.
+RUN = 16
 # Sums of powers beyond this may hold an exponential that was cut off.
 MOST_QUICK = 2.0**900
 # Columns of pairs done for the same few rows: their bins stay in the second-level cache.
@@ -329,17 +332,21 @@ def pair_of(term, into):
     read = vmath.reader(into, arithmetic, 0.0)
 
     @helper(EXACT)
+    def term_at(a, b, r, k):
+        return compiled(read(a, k), read(b, k), read(r, k))
+
+    @helper(EXACT)
     def block(a, b, r):
         added = filled(0.0)
-        for k in range(0, a.size, lanes):
-            added += compiled(read(a, k), read(b, k), read(r, k))
+        for k in range(0, a.size, 2 * lanes):
+            added += term_at(a, b, r, k) + term_at(a, b, r, k + lanes)
         return np.float64(sum_of(added))
 
     @helper(EXACT)
     def pair(a, b, r):
         added = 0.0
-        for k in range(0, a.size, BLOCK):
-            end = min(k + BLOCK, a.size)
+        for k in range(0, a.size, 2 * RUN * lanes):
+            end = min(k + 2 * RUN * lanes, a.size)
             added += block(part(a, k, end), part(b, k, end), part(r, k, end))
         return added
 
@@ -398,13 +405,22 @@ def narrow_tiles(term, total, finish, storage_x, storage_y, into, inner):
     settle = _settle(total, finish, storage_x, storage_y, into)
 
     @helper(EXACT)
+    def added(a, b, r, begin, j):
+        """Terms of the bins from `begin` on, of the pairs from j on."""
+        low, high = filled(0.0), filled(0.0)
+        for k in range(begin, min(begin + RUN, a.size)):
+            bins, own, known = row_of(b, k), filled(a[k]), filled(r[k])
+            low += compiled(own, read(bins, j), known)
+            high += compiled(own, read(bins, j + lanes), known)
+        return low, high
+
+    @helper(EXACT)
     def sums(a, b, first, last, r, b_rows, a_row, factor, values):
         for j in range(first, last, 2 * lanes):
-            low, high = filled(0.0), filled(0.0)
-            for k in range(a.size):
-                bins, own, known = row_of(b, k), filled(a[k]), filled(r[k])
-                low += compiled(own, read(bins, j), known)
-                high += compiled(own, read(bins, j + lanes), known)
+            low, high = added(a, b, r, 0, j)
+            for begin in range(RUN, a.size, RUN):
+                more_low, more_high = added(a, b, r, begin, j)
+                low, high = low + more_low, high + more_high
             store(values, j - first, double(low))
             store(values, j - first + lanes, double(high))
         for j in range(last - first):
