@@ -285,6 +285,9 @@ class Products:
     mean: np.ndarray
     f_mean: np.ndarray
     g_mean: np.ndarray
+    # What a row sums to, and how large logarithms are; of the means if they are no distributions.
+    total: float
+    logarithm: float
 
     @classmethod
     def of(cls, job: Job) -> Products:
@@ -305,12 +308,23 @@ class Products:
             _reference(f, mean, weights, job.parameter)
             for f, mean in zip((road.f, road.g), means, strict=True)
         )
-        return cls(job, road, weights, means[0], f_mean, g_mean)
+        total, logarithm = 1.0, float(np.log(job.x.width))
+        if not job.normalize:
+            filled = np.concatenate([mean[mean > 0.0] for mean in means])
+            total = float(max(mean.sum() for mean in means))
+            # two are subtracted, and few bins leave nothing to average
+            logarithm = 2.0 * float(np.abs(np.log(filled)).max(initial=0.0))
+        return cls(job, road, weights, means[0], f_mean, g_mean, total, logarithm)
 
     @property
-    def square(self) -> bool:
-        """Whether rows are sums of squares, of distributions."""
-        return self.road.square and self.job.normalize
+    def beside_norms(self) -> float | None:
+        """What is added to a norm that errors in float64 are in proportion to; None if to none.
+
+        √total norm + total is at least what a row sums to (Cauchy and Schwarz).
+        """
+        if self.road.plain or (self.job.normalize and not self.road.square):
+            return None
+        return (RESOLUTION if self.road.square else 1.0) * float(np.sqrt(self.total))
 
     def factors(self, side: Side, of_y: bool, written: np.ndarray) -> tuple[Any, ...]:
         """Write a side's factors of the product; return what its rows add, and their norms."""
@@ -339,7 +353,7 @@ class Products:
         g = np.empty((y.count, width), job.real)
         y_rows, y_norms = self.factors(y, True, g)
         error, slack, floor = self._errors()
-        y_floor = floor if self.square else 0.0
+        y_floor = 0.0 if self.beside_norms is None else floor
         y_bounds, y_slacks = self._bounds(y_rows, y_norms, 1.0, slack, y_floor)
         y_supports = _supports(y) if job.measure.infinite else _NO_SUPPORTS
         finish = kernels.product_finishes(
@@ -388,7 +402,7 @@ class Products:
         """
         job, road, width = self.job, self.road, self.job.x.width
         asked = RTOL[job.real]
-        exact, floor = EPSILON["float64"] / asked, max(1.0, np.log(width))
+        exact, logarithm = EPSILON["float64"] / asked, max(1.0, self.logarithm)
         slack = PRODUCT_ERROR * exact
         if road.plain:  # a margin is below 1, so a pair whose sum may overflow is computed again
             return RANGE[job.real], slack, _plain_error(job)
@@ -396,21 +410,23 @@ class Products:
         unit = abs(road.factor) * (PRODUCT_ERROR + length) * EPSILON[job.real] / asked
         growth = growth_of(job) if road.f is formulas.power_of else 1.0
         error = (growth if job.real == "float64" else 1.0) * unit
-        if self.square:
-            return error, slack * (1.0 + width / ROW_BINS), growth * exact * (FACTOR_ERROR + floor)
-        return error, slack, growth * slack * floor
+        of_norms = growth * exact * np.sqrt(self.total)
+        if self.road.square:
+            return error, slack * (1.0 + width / ROW_BINS), of_norms * (FACTOR_ERROR + logarithm)
+        return error, slack, of_norms * PRODUCT_ERROR * logarithm
 
     def _bounds(
         self, rows: np.ndarray, norms: np.ndarray, error: float, slack: float, floor: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """What a pair's margin must reach: a product of two of the first, and two of the second.
 
-        Where rows are sums of squares, a bin's rounding counts by its distance from the mean.
+        Where rows are sums of squares, a bin's rounding counts by its distance from the mean; where
+        they are no distributions, by its size.
         """
         beyond, real = np.isinf(norms), self.job.real
         most, sizes = np.finfo(real).max, np.where(beyond, 0.0, norms)
         bounds = np.minimum(error * sizes, most)
-        least = floor * (sizes + RESOLUTION) if self.square else floor
+        least = floor if self.beside_norms is None else floor * (sizes + self.beside_norms)
         slacks = np.minimum(slack * np.abs(rows) + least, most)
         return bounds.astype(real), np.where(beyond, np.inf, slacks).astype(real)
 
