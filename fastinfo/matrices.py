@@ -212,7 +212,7 @@ def sparse_side(name: str, x: Any, normalize: bool) -> tuple[Source, Any]:
         x = dense.values()
         x = x.astype(np.float32) if x.dtype == np.float16 else x
     rows = csr_array(x)
-    rows.check_format(full_check=True)
+    _check_format(name, rows)
     source = read(name, rows.data)
     if source.storage != rows.dtype or not rows.data.dtype.isnative:
         rows = rows.astype(source.storage)
@@ -229,6 +229,20 @@ def sparse_side(name: str, x: Any, normalize: bool) -> tuple[Source, Any]:
     module = home("sparse", source.device)
     bins, starts = rows.indices.astype(np.int64), rows.indptr.astype(np.int64)
     return dense or source, module.SparseSide.of(rows.data, bins, starts, rows.shape[1], normalize)
+
+
+def _check_format(name: str, rows: Any) -> None:
+    """ValueError if the arrays of a CSR array contradict each other."""
+    bad = np.flatnonzero((rows.indices < 0) | (rows.indices >= rows.shape[1]))
+    if bad.size:
+        raise ValueError(
+            f"{name}.indices must be in [0, {rows.shape[1]}), got {rows.indices[bad[0]]} "
+            f"at position {bad[0]}"
+        )
+    try:
+        rows.check_format(full_check=True)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a valid CSR array: {error}") from error
 
 
 def _place(target: Any, lo: int, band: Any, condensed: bool) -> None:

@@ -504,3 +504,16 @@ def test_progress(rng):
         done = [numbers[0] for numbers in calls]
         assert done == sorted(done)
         assert calls[-1] == (600, 600)
+
+
+def test_arrays_that_contradict_each_other():
+    good = sp.csr_array(np.array([[0.5, 0.5], [0.2, 0.8], [1, 0]]))
+    for part, at, value, message in (
+        ("indices", 0, 9, r"x\.indices must be in \[0, 2\), got 9 at position 0"),
+        ("indices", 2, -1, r"x\.indices must be in \[0, 2\), got -1 at position 2"),
+        ("indptr", 1, 7, "x must be a valid CSR array"),
+    ):
+        bad = good.copy()
+        getattr(bad, part)[at] = value
+        with pytest.raises(ValueError, match=message):
+            fastinfo.pairwise(bad)
