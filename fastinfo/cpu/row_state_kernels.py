@@ -256,7 +256,7 @@ def _rest(storage, softcap, arithmetic, of_entropy, ranks):
     )  # fmt: skip
     read, z_of = vmath.reader(storage, arithmetic, -np.inf), shape(arithmetic, softcap)
 
-    @helper(EXACT)
+    @helper(EXACT, inline=False)
     def rest(x, m, z, above, option):
         cap, inner, scale = real(option[CAP]), real(option[INNER]), real(option[LOG2_SCALE])
         zero = filled(0.0)
@@ -379,7 +379,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
     @helper(EXACT)
     def above_of(x, target, target_logit):
         """What a logit must be above to count: the classes before the target's that equal it do."""
-        return np.nextafter(target_logit, lowest) if ranks and x.size <= target else target_logit
+        return np.nextafter(target_logit, lowest) if x.size <= target else target_logit
 
     @helper(EXACT)
     def equal_before(x, target, target_logit):
@@ -397,7 +397,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
         m = highest(x)
         if not lowest < m < -lowest:
             return False
-        above = above_of(x, target, target_logit)
+        above = above_of(x, target, target_logit) if ranks else m
         rest, e, rank = rest_of(x, m, z_of(m, option), above, option)
         if rest != rest:
             return False
@@ -430,7 +430,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
             if relative and not other_start > lowest:
                 other_start = highest_other(by)
                 other_ref = other_start if other_start > lowest else zero
-            above = above_of(b, target - lo, target_logit)
+            above = above_of(b, target - lo, target_logit) if ranks else target_logit
             top, total, eb, ab, cb, higher, other_top = measure(
                 b, by, part(w, base + lo, base + hi), ref, other_ref, above, option, x.size - lo,
                 jump,
