@@ -257,6 +257,12 @@ def test_counts_as_they_stand(rng, measure, noise):
             assert actual[0, 1] == actual[1, 0] == 0
 
 
+@pytest.mark.parametrize("measure", PAIR_MEASURES)
+def test_sums_that_overflow_are_quiet(measure):
+    x = np.array([[1e308, 1.0], [1.5e308, 5e-324]])
+    fastinfo.pairwise(x, None, measure, normalize=False)
+
+
 # Diagonal, symmetry, condensed ----------------------------------------------------------------
 
 

@@ -252,7 +252,7 @@ def losses_and_gradients(storage, softcap, weights, soft, into):
 
     `state` and `coefficients` are room for so many rows, so is `y` where weights are "kept".
     """
-    read_piece = rows.piece_reader(storage, softcap, weights, soft, False)
+    read_rows = row_kernels.rows_reader(storage, softcap, weights, soft)
     finish, coefficients_of = (
         row_kernels.value_of(softcap, weights),
         _coefficients(softcap, weights),
@@ -278,13 +278,7 @@ def losses_and_gradients(storage, softcap, weights, soft, into):
         floats = flush_subnormals()
         for first in range(0, starts.size, state.shape[0]):
             last = min(first + state.shape[0], starts.size)
-            for i in range(first, last):
-                if active[i] != 0.0:
-                    at = y_starts[i] if y_starts.size else 0
-                    read_piece(
-                        part(x, starts[i], starts[i] + width), part(y, at, at + width), w, 0,
-                        targets[i], np.nan, -np.inf, 0, option, row_of(state, i - first),
-                    )  # fmt: skip
+            read_rows(first, last, x, starts, width, y, y_starts, w, targets, active, option, state)
             for i in range(first, last):
                 losses[i] = 0.0
                 if active[i] != 0.0:

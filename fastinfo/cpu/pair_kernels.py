@@ -329,7 +329,7 @@ def pair_of(term, into):
     arithmetic = vmath.STORAGE[into][0]
     lanes, filled = arithmetic.lanes, arithmetic.filled
     compiled = formula(term, vmath.of_vectors(arithmetic))
-    read = vmath.reader(into, arithmetic, 0.0)
+    read, length = vmath.reader(into, arithmetic, 0.0), 2 * RUN * lanes
 
     @helper(EXACT)
     def term_at(a, b, r, k):
@@ -345,8 +345,8 @@ def pair_of(term, into):
     @helper(EXACT)
     def pair(a, b, r):
         added = 0.0
-        for k in range(0, a.size, 2 * RUN * lanes):
-            end = min(k + 2 * RUN * lanes, a.size)
+        for k in range(0, a.size, length):
+            end = min(k + length, a.size)
             added += block(part(a, k, end), part(b, k, end), part(r, k, end))
         return added
 

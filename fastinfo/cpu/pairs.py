@@ -213,7 +213,8 @@ def _mean(sides: list[Side]) -> np.ndarray:
             )  # fmt: skip
 
     run(task, len(parts), 1)
-    return sums.sum(axis=0) / max(1, sum(np.count_nonzero(side.valid) for side in sides))
+    with np.errstate(over="ignore"):  # such rows are computed again
+        return sums.sum(axis=0) / max(1, sum(np.count_nonzero(side.valid) for side in sides))
 
 
 def _prepare(
@@ -311,7 +312,8 @@ class Products:
         total, logarithm = 1.0, float(np.log(job.x.width))
         if not job.normalize:
             filled = np.concatenate([mean[mean > 0.0] for mean in means])
-            total = float(max(mean.sum() for mean in means))
+            with np.errstate(over="ignore"):
+                total = float(max(mean.sum() for mean in means))
             # two are subtracted, and few bins leave nothing to average
             logarithm = 2.0 * float(np.abs(np.log(filled)).max(initial=0.0))
         return cls(job, road, weights, means[0], f_mean, g_mean, total, logarithm)

@@ -124,13 +124,31 @@ def value_of(softcap, weights):
 
 
 @cache
-def losses(storage, softcap, weights, soft):
-    """Kernel: losses of rows of one piece each; `state` is room for some.
+def rows_reader(storage, softcap, weights, soft):
+    """Read the rows [first, last) of one piece each that count into states, the first into row 0.
 
-    So many are read before they are finished: a branch of a logarithm that is guessed wrong would
-    hold up the next row, half of the time of ten classes.
+    Some are read before they are finished: a branch of a logarithm that is guessed wrong would hold
+    up the next row, half of the time of ten classes.
     """
     read_piece = piece_reader(storage, softcap, weights, soft, False)
+
+    @helper(EXACT)
+    def read_rows(first, last, x, starts, width, y, y_starts, w, targets, active, option, state):
+        for i in range(first, last):
+            if active[i] != 0.0:
+                at = y_starts[i] if y_starts.size else 0
+                read_piece(
+                    part(x, starts[i], starts[i] + width), part(y, at, at + width), w, 0,
+                    targets[i], np.nan, -np.inf, 0, option, row_of(state, i - first),
+                )  # fmt: skip
+
+    return read_rows
+
+
+@cache
+def losses(storage, softcap, weights, soft):
+    """Kernel: losses of rows of one piece each, as many at a time as `state` has room for."""
+    read_rows = rows_reader(storage, softcap, weights, soft)
     finish = value_of(softcap, weights)
 
     @kernel(storage, softcap, weights, soft)
@@ -138,13 +156,7 @@ def losses(storage, softcap, weights, soft):
         floats = flush_subnormals()
         for first in range(0, starts.size, state.shape[0]):
             last = min(first + state.shape[0], starts.size)
-            for i in range(first, last):
-                if active[i] != 0.0:
-                    begin = y_starts[i] if y_starts.size else 0
-                    read_piece(
-                        part(x, starts[i], starts[i] + width), part(y, begin, begin + width), w, 0,
-                        targets[i], np.nan, -np.inf, 0, option, row_of(state, i - first),
-                    )  # fmt: skip
+            read_rows(first, last, x, starts, width, y, y_starts, w, targets, active, option, state)
             for i in range(first, last):
                 out[i] = 0.0
                 if active[i] != 0.0:

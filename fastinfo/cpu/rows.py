@@ -25,12 +25,13 @@ from fastinfo.formulas import LN2
 
 # Elements of logits that a thread takes at a time, at least (a tenth of a millisecond, twice what
 # it costs to wake one) and at most. A row, and a state to merge, cost as much as this many elements
-# by themselves. The states of so many rows stay in cache.
+# by themselves.
 LEAST = 1 << 20
 CHUNK = 1 << 24
-MOST_ROWS = 8192
 ROW_COST = 500
 MERGE_COST = 200
+# Rows that a thread takes at most: their states stay in cache.
+MOST_ROWS = 8192
 # Elements of a tile that rows not readable in place are copied to.
 TILE = 1 << 20
 # Of which logits the first reading keeps its exponentials for the second. With AVX-512 float32 ones
@@ -80,10 +81,8 @@ class Options:
         values = np.empty(row.OPTIONS)
         values[row.ALPHA], values[row.BETA] = self.alpha, self.beta
         values[row.Z_LOSS], values[row.SLOPE] = self.z_loss, slope
-        values[row.INVERSE_TEMPERATURE], values[row.LOG2_SCALE] = (
-            inverse,
-            inverse / LN2,
-        )
+        values[row.INVERSE_TEMPERATURE] = inverse
+        values[row.LOG2_SCALE] = inverse / LN2
         values[row.CAP] = self.softcap or 0.0
         values[row.INNER] = slope / self.softcap if self.softcap else 0.0
         return values
