@@ -27,7 +27,8 @@ from typing import Any
 import llvmlite
 import numba
 from numba.core import config, dispatcher, serialize
-from numba.core.compiler import CompileResult
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler, CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
@@ -50,6 +51,41 @@ MOST_THREADS = 1024
 # --- decorators ----------------------------------------------------------------------------------
 
 
+class HelperLibrary(JITCodeLibrary):
+    """A helper as LLVM has it: machine code is made of the kernels it is put into, nowhere else.
+
+    Numba optimises and translates each function for itself, and all it calls with it, once more for
+    each caller: a fifth of the time that a kernel takes to compile (a first loss 2.9 s, now 2.4).
+    """
+
+    @property
+    def codegen(self) -> HelperLibrary:
+        """What holds a function's environment, of which a helper has none."""
+        return self
+
+    def set_env(self, name: str, environment: object) -> None:
+        """Keep no environment: only what raises errors needs one."""
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """Return 0, "not there", as for any function without a wrapper for Python."""
+        self._ensure_finalized()
+        return 0
+
+    def _optimize_final_module(self) -> None:
+        """Leave it to the kernel."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+class HelperCompiler(Compiler):
+    """Numba's compiler, with a library that makes no machine code."""
+
+    def __init__(self, typing: Any, target: Any, library: object, *rest: Any) -> None:
+        super().__init__(typing, target, HelperLibrary(target.codegen(), "helper"), *rest)
+
+
 def helper(
     flags: frozenset[str] = EXACT, inline: bool = True
 ) -> Callable[[Callable[..., Any]], Any]:
@@ -58,7 +94,10 @@ def helper(
     It cannot be called from Python: without that wrapper it compiles in half the time.
     """
     without = UNCOUNTED | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    compiled = numba.njit(fastmath=set(flags), error_model="numpy", forceinline=inline, **without)
+    compiled = numba.njit(
+        fastmath=set(flags), error_model="numpy", forceinline=inline,
+        pipeline_class=HelperCompiler, **without,
+    )  # fmt: skip
     return lambda function: compiled(named_apart(function))
 
 
