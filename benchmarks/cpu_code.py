@@ -20,7 +20,7 @@ VECTOR = re.compile(r"%?[yz]mm\d|v\d+\.\d")
 
 
 def assembly(call: Callable[[], Any]) -> dict[str, str]:
-    """Return the assembly of the kernels that a call compiles, by their names and keys.
+    """Return the assembly of the kernels that a call compiles, by their names.
 
     Nothing comes from the cache, of which Numba keeps no assembly, and nothing goes there. Kernels
     that this process has made before are not made again.
@@ -31,14 +31,14 @@ def assembly(call: Callable[[], Any]) -> dict[str, str]:
     made: dict[str, Any] = {}
     decorate = engine.kernel
 
-    def remember(*key: Any) -> Any:
-        def wrap(function: Any) -> Any:
-            compiled = made[" ".join(map(str, (function.__name__, *key)))] = decorate(*key)(
-                function
-            )
+    def remember(factory: Any) -> Any:
+        make = decorate(factory)
+
+        def make_and_note(*given: Any) -> Any:
+            compiled = made[engine.name_of_kernel(factory, given)] = make(*given)
             return compiled
 
-        return wrap
+        return make_and_note
 
     with mock.patch.object(engine, "kernel", remember):
         call()

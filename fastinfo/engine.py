@@ -18,7 +18,8 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from dataclasses import fields, is_dataclass
+from functools import cache, wraps
 from pathlib import Path
 from queue import SimpleQueue
 from types import FunctionType
@@ -111,21 +112,46 @@ def named_apart(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def kernel(*key: object) -> Callable[[Callable[..., Any]], Any]:
-    """Decorate a kernel; `key` names the variant, for the cache of compiled kernels."""
+def kernel(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a factory of kernels: what it returns is compiled, once for the same arguments.
 
-    def decorate(function: Callable[..., Any]) -> Any:
+    Its file in the cache of compiled kernels is named after the factory and all its arguments, so
+    that no two kernels share one.
+    """
+
+    @cache
+    @wraps(factory)
+    def make(*given: Any) -> Any:
         compile_ = numba.njit(fastmath=set(EXACT), error_model="numpy", nogil=True, **UNCOUNTED)
-        compiled = compile_(named_apart(function))
+        compiled = compile_(named_apart(factory(*given)))
         directory = cache_directory()
         if directory is not None and isinstance(compiled, dispatcher.Dispatcher):
-            name = "-".join([function.__module__.removeprefix("fastinfo."), function.__name__])
             compiled._cache = KernelCache(  # type: ignore[attr-defined]
-                directory, f"{name}-{'-'.join(map(str, key))}"
+                directory, name_of_kernel(factory, given)
             )
         return compiled
 
-    return decorate
+    return make
+
+
+def name_of_kernel(factory: Callable[..., Any], given: tuple[Any, ...]) -> str:
+    """Return a name that no other kernel has."""
+    module = factory.__module__.removeprefix("fastinfo.")
+    return "-".join([module, factory.__name__, *map(name_of, given)])
+
+
+def name_of(value: Any) -> str:
+    """Name an argument of a factory by all that it is made of."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return str(value)
+    if is_dataclass(value):
+        value = tuple(getattr(value, field.name) for field in fields(value))
+    if isinstance(value, tuple):
+        return f"({'-'.join(map(name_of, value))})"
+    name: str = getattr(value, "name", None) or value.__qualname__
+    if "<" in name:
+        raise TypeError(f"two functions can be called {name}: no name of a kernel")
+    return name
 
 
 def formula(

@@ -135,6 +135,43 @@ def test_variants_compiled_by_different_processes_stay_apart(tmp_path, pair):
     assert losses(*pair[::-1]) == alone[::-1]
 
 
+LONG = """
+import sys
+import numpy as np, fastinfo
+x = np.zeros((1, (1 << 20) + 1), np.float32)
+functions = {
+    "softmax": lambda: fastinfo.softmax(x)[0, 0],
+    "entropy": lambda: fastinfo.softmax_entropy(x).sum(),
+}
+print(*(float(functions[name]()) for name in sys.argv[1:]))
+"""
+
+
+def test_what_is_asked_of_long_rows_is_not_read_from_what_was_compiled_before(tmp_path):
+    def figures(*names):
+        return [
+            float(v) for v in run_python(LONG, *names, FASTINFO_CACHE_DIR=str(tmp_path)).split()
+        ]
+
+    size = (1 << 20) + 1
+    expected = [pytest.approx(1 / size), pytest.approx(np.log(size), rel=1e-6)]
+    assert figures("softmax", "entropy") == expected
+    assert figures("entropy") == expected[1:]
+
+
+def test_kernels_are_named_by_all_that_they_are_made_of():
+    from fastinfo.catalogue import MEASURES
+    from fastinfo.cpu import pair_kernels
+
+    sums = [measure.total for measure in MEASURES.values()]
+    names = {engine.name_of_kernel(pair_kernels.values, (total, "float32")) for total in sums}
+    assert len(names) == len(set(sums))
+    for one, other in (((1, 2), (1, 3)), (("", "a"), ("a", "")), ((None,), (0.5,))):
+        assert engine.name_of_kernel(len, one) != engine.name_of_kernel(len, other)
+    with pytest.raises(TypeError, match="no name of a kernel"):
+        engine.name_of(lambda p: p)
+
+
 def test_folders_of_other_versions_go_when_long_unused(tmp_path):
     for name, days in (("0123456789abcdef", 100), ("fedcba9876543210", 10), ("notes", 1000)):
         (tmp_path / name).mkdir()

@@ -160,16 +160,19 @@ def test_a_term_of_counts_too_large_to_be_samples(rng):
     """Compiled as it is uncompiled, in vectors, where products have more than 53 bits."""
     term, load = kernels._term(), whole_loader(8)
 
-    @kernel("test")
-    def write(count, n_x, n_y, n, out):
-        for k in range(0, out.size, 8):
-            store(out, k, term(load(count, k), load(n_x, k), load(n_y, k), n))
+    @kernel
+    def terms():
+        def write(count, n_x, n_y, n, out):
+            for k in range(0, out.size, 8):
+                store(out, k, term(load(count, k), load(n_x, k), load(n_y, k), n))
+
+        return write
 
     n = 3.0 * 2.0**40 + 1.0
     n_x, n_y = rng.integers(2**38, 2**40, (2, 64)).astype(np.float64)
     near = np.rint(n_x * n_y / n) + rng.integers(-3, 4, 64)
     count, out = np.where(np.arange(64) < 8, 0.0, near), np.empty(64)
-    write(count, n_x, n_y, n, out)
+    terms()(count, n_x, n_y, n, out)
     expected = [formulas.independence_term(*v, n) for v in zip(count, n_x, n_y, strict=True)]
     np.testing.assert_allclose(out, expected, rtol=1e-12)
 

@@ -90,15 +90,18 @@ def test_gaps_of_vectors_by_the_short_way_and_the_long(rng, arithmetic, name, la
     function = getattr(of_vectors, name)
     read = vmath.reader(np.dtype(arithmetic.real).name, arithmetic, 0.0)
 
-    @kernel(name, np.dtype(arithmetic.real).name)
-    def fill(u, out):
-        for k in range(0, u.size, lanes):
-            store(out, k, function(read(u, k)))
+    @kernel
+    def gaps(name, arithmetic):
+        def fill(u, out):
+            for k in range(0, u.size, lanes):
+                store(out, k, function(read(u, k)))
+
+        return fill
 
     u = (largest * rng.uniform(-1, 1, 1001)).astype(arithmetic.real)
     u[:2] = -largest, largest
     value = np.empty_like(u)
-    fill(u, value)
+    gaps(name, arithmetic)(u, value)
 
     def exact(v):
         v = mpmath.mpf(float(v))

@@ -156,12 +156,11 @@ def total_of(storage):
     return add
 
 
-@cache
+@kernel
 def totals(storage):
     """Kernel: add up rows with what the roundings lose, and find their lowest entry."""
     add = total_of(storage)
 
-    @kernel(storage)
     def add_rows(x, starts, width, totals, rests, lowest):
         for i in range(starts.size):
             total, rest, low = add(part(x, starts[i], starts[i] + width))
@@ -175,7 +174,7 @@ def totals(storage):
     return add_rows
 
 
-@cache
+@kernel
 def sums(term, storage_p, storage_q, largest=False, lowered=False):
     """Kernel: add up a term over the bins of pairs of rows, or find its largest.
 
@@ -191,7 +190,6 @@ def sums(term, storage_p, storage_q, largest=False, lowered=False):
 
     given = helper(EXACT)(with_top if lowered else alone)
 
-    @kernel(term.__name__, storage_p, storage_q, largest)
     def add_rows(
         p, p_starts, p_total, p_rest, q, q_starts, q_total, q_rest, width, parameter, tops, out
     ):
@@ -206,12 +204,11 @@ def sums(term, storage_p, storage_q, largest=False, lowered=False):
     return add_rows
 
 
-@cache
+@kernel
 def finishes(says, finish):
     """Kernel: finish sums in place, divided by `unit` between what they say and that."""
     read, compiled = formula(says, vmath.double), formula(finish)
 
-    @kernel(says.__name__, finish.__name__)
     def finish_rows(values, unit, parameter):
         for i in range(values.size):
             values[i] = compiled(read(values[i], parameter) / unit)

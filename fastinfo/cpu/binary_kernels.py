@@ -196,7 +196,7 @@ def _block(inputs, storage, y_storage, pos_storage, sample_storage, gradient):
     return read_block
 
 
-@cache
+@kernel
 def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradient):
     """Kernel: losses of pieces of elements; their figures, and with `each` the losses themselves.
 
@@ -238,7 +238,6 @@ def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradie
         figures[TOTAL] = sum_of(total)
         figures[OUTSIDE] = 1.0 if any_of((lowest < 0.0) | (highest > 1.0)) else 0.0
 
-    @kernel(inputs, storage, y_storage, pos_storage, sample_storage, each, gradient)
     def read_and_write(x, y, pos, sample, pos_number, number, losses, out, streamed, room, figures):
         floats = flush_subnormals()
         for i in range(figures.shape[0]):
@@ -253,7 +252,7 @@ def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradie
     return read_and_write
 
 
-@cache
+@kernel
 def labels(storage):
     """Kernel: targets as bits, as many in a word as a vector has lanes; and their figures."""
     arithmetic = vmath.STORAGE[storage][0]
@@ -263,7 +262,6 @@ def labels(storage):
         arithmetic.lanes,
     )
 
-    @kernel(storage)
     def pack_labels(y, words, figures):
         zero, one = filled(0.0), filled(1.0)
         lowest, highest, soft = zero, one, zero != zero
@@ -281,12 +279,11 @@ def labels(storage):
     return pack_labels
 
 
-@cache
+@kernel
 def integer_labels(dtype):
     """Kernel: the same of integers; their figures are those of 0 and 1, or of what is neither."""
     load = loader(LANES)
 
-    @kernel(dtype)
     def pack_integers(y, words, figures):
         others = 0
         for n in range(words.size):

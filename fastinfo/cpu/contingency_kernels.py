@@ -54,7 +54,7 @@ def pad(x, padding, out):
 # --- columns -------------------------------------------------------------------------------------
 
 
-@cache
+@kernel
 def extremes():
     """Kernel: the lowest and highest value of each row."""
 
@@ -65,7 +65,6 @@ def extremes():
             low, high = min(low, x[k]), max(high, x[k])
         return low, high
 
-    @kernel()
     def find_extremes(x, low, high):
         for i in range(x.shape[0]):
             low[i], high[i] = extremes_of(row_of(x, i))
@@ -73,14 +72,13 @@ def extremes():
     return find_extremes
 
 
-@cache
+@kernel
 def renaming(word):
     """Kernel: number the values of a column by size, and count them; returns how many there are.
 
     `table` is of zeros, longer than the largest value; it is used up.
     """
 
-    @kernel(word)
     def rename(x, table, counts, codes):
         for k in range(x.size):
             table[x[k]] += 1
@@ -97,14 +95,13 @@ def renaming(word):
     return rename
 
 
-@cache
+@kernel
 def entropies():
     """Kernel: entropies of columns from their counts, each column's in ascending order.
 
     Sorted, so that columns that differ by the names of their codes have the same.
     """
 
-    @kernel()
     def add_up(counts, starts, n, out):
         for i in range(out.size):
             total = 0.0
@@ -116,11 +113,10 @@ def entropies():
     return add_up
 
 
-@cache
+@kernel
 def sets():
     """Kernel: sets of samples as bits, of each code of columns but the last; `bits` is of zeros."""
 
-    @kernel()
     def write_sets(codes, index, first, lo, bits):
         for i in range(lo, lo + index.size):
             column, sets = row_of(codes, index[i - lo]), first[i + 1] - first[i]
@@ -135,7 +131,7 @@ def sets():
 # --- few codes: sets -----------------------------------------------------------------------------
 
 
-@cache
+@kernel
 def by_sets():
     """Kernel: mutual information of columns [x_lo, x_hi) with [y_lo, y_hi), from their sets.
 
@@ -215,7 +211,6 @@ def by_sets():
                 total += term(count, x_counts[i], n_y, n)
             store(sums, k, total + term(left, x_last, n_y, n))
 
-    @kernel(lanes)
     def compare_sets(
         x, x_lo, x_hi, x_index, x_first, x_counts, x_lasts, x_entropies, y, y_lo, y_hi, y_index,
         y_first, y_counts, y_lasts, y_entropies, n, width, table, y_room, sums, out,
@@ -242,7 +237,7 @@ def by_sets():
 # --- many codes: samples one by one --------------------------------------------------------------
 
 
-@cache
+@kernel
 def by_tables(x_word, y_word, integer):
     """Kernel: mutual information of a column of x with columns of y, each from a whole table.
 
@@ -272,7 +267,6 @@ def by_tables(x_word, y_word, integer):
             total += term(load(cells, k), n_x, load(y_counts, k), n)
         return total
 
-    @kernel(x_word, y_word, integer)
     def count_in_tables(
         x, x_counts, x_entropy, y, y_index, y_counts, y_starts, y_entropies, n, table, cells,
         y_room, out,
@@ -292,11 +286,10 @@ def by_tables(x_word, y_word, integer):
     return count_in_tables
 
 
-@cache
+@kernel
 def orders(word):
     """Kernel: the samples of a column by code; where each begins becomes where it ends."""
 
-    @kernel(word)
     def write_order(x, starts, order):
         for k in range(x.size):
             code = x[k]
@@ -306,7 +299,7 @@ def orders(word):
     return write_order
 
 
-@cache
+@kernel
 def by_groups(word):
     """Kernel: mutual information of a column of x with columns of y, from the cells that are there.
 
@@ -360,7 +353,6 @@ def by_groups(word):
             cells[0, k], cells[1, k], cells[2, k] = 1.0, n, 1.0
         return total + add_terms(cells, n)
 
-    @kernel(word)
     def count_in_groups(
         order, ends, x_entropy, y, y_index, y_counts, y_starts, y_entropies, n, table, touched,
         cells, out,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -62,7 +61,7 @@ def _merged(parts: np.ndarray) -> np.ndarray:
     )
 
 
-@cache
+@kernel
 def _extents(storage: str) -> Any:
     """Kernel: figures of rows, or of a stretch of them."""
     arithmetic = vmath.STORAGE[storage][0]
@@ -72,7 +71,6 @@ def _extents(storage: str) -> Any:
         arithmetic.lanes,
     )
 
-    @kernel(storage)
     def read_rows(x, starts, width, figures):  # type: ignore[no-untyped-def]
         for i in range(starts.size):
             row = part(x, starts[i], starts[i] + width)

@@ -202,12 +202,11 @@ def _emit_kept(storage):
 # --- kernels -------------------------------------------------------------------------------------
 
 
-@cache
-def coefficients(softcap, weights):
-    """Kernel: coefficients of gradients from states."""
-    coefficients_of = _coefficients(softcap, weights)
+@kernel
+def coefficients(softcap, way):
+    """Kernel: coefficients of the gradients of what a way asks for, losses for "", from states."""
+    coefficients_of = _coefficients(softcap, way)
 
-    @kernel(softcap, weights if weights in rows.OTHER_WAYS else "loss")
     def write_coefficients(state, targets, active, w, option, coefficients):
         for i in range(targets.size):
             if active[i] != 0.0:
@@ -218,12 +217,11 @@ def coefficients(softcap, weights):
     return write_coefficients
 
 
-@cache
+@kernel
 def gradients(storage, softcap, weights, soft, into):
     """Kernel: write the gradients of rows, or of the stretch that begins at class `base`."""
     emit = _emit(storage, softcap, weights, soft, into)
 
-    @kernel(storage, softcap, weights, soft, into)
     def write_gradients(
         x, starts, width, base, y, y_starts, w, targets, active, option, coefficients,
         out, out_starts, streamed,
@@ -246,7 +244,7 @@ def gradients(storage, softcap, weights, soft, into):
     return write_gradients
 
 
-@cache
+@kernel
 def losses_and_gradients(storage, softcap, weights, soft, into):
     """Kernel: the three steps some rows of one piece at a time: the last finds them in cache.
 
@@ -270,7 +268,6 @@ def losses_and_gradients(storage, softcap, weights, soft, into):
         emit_kept(own, factor, target, coefficients[TARGET], out, streamed)
         return True
 
-    @kernel(storage, softcap, weights, soft, into)
     def read_and_write_rows(
         x, starts, width, y, y_starts, w, targets, active, option, losses, state, coefficients,
         out, out_starts, streamed,

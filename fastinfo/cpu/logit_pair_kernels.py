@@ -86,14 +86,13 @@ def _readers(p_storage, q_storage, arithmetic):
     return read
 
 
-@cache
+@kernel
 def sums(terms, near, p_storage, q_storage, arithmetic):
     """Kernel: sums of two terms over a stretch of some rows, quicker for those that are near."""
     entries, read = _entries(arithmetic, near), _readers(p_storage, q_storage, arithmetic)
     lanes, filled, real = arithmetic.lanes, arithmetic.filled, arithmetic.real
     terms_of = formula(terms, vmath.of_vectors(arithmetic))
 
-    @kernel(terms.__name__, p_storage, q_storage, real.__name__)
     def add_terms(which, p, p_starts, q, q_starts, width, constants, option, out):
         weight, floats = real(option[WEIGHT]), flush_subnormals()
         for n in range(which.size):
@@ -119,11 +118,10 @@ def sums(terms, near, p_storage, q_storage, arithmetic):
     return add_terms
 
 
-@cache
+@kernel
 def knowledge(real):
     """Kernel: the constants of some rows from what the first reading found, and more of Σ q."""
 
-    @kernel(real.__name__)
     def know(which, figures, active, more, temperature, constants):
         for n in range(which.size):
             i = which[n]
@@ -146,12 +144,11 @@ def knowledge(real):
     return know
 
 
-@cache
+@kernel
 def refinements():
     """Kernel: KL of some rows near 0 from their sums, and how much more the log sums of q are."""
     kl_of_sums = formula(formulas.kl_of_sums)
 
-    @kernel()
     def refine(sums, which, value, more):
         for n in range(which.size):
             excess, lacking = sums[n, FIRST], sums[n, SECOND]
@@ -161,7 +158,7 @@ def refinements():
     return refine
 
 
-@cache
+@kernel
 def gradients(slope, p_storage, q_storage, arithmetic, into):
     """Kernel: write the derivatives by the logits of q over a stretch of rows."""
     entries, read = _entries(arithmetic, True), _readers(p_storage, q_storage, arithmetic)
@@ -169,7 +166,6 @@ def gradients(slope, p_storage, q_storage, arithmetic, into):
     slope_of, narrow = formula(slope, arithmetic), vmath.narrower(into)
     convert = vmath.STORAGE[into][0].convert
 
-    @kernel(slope.__name__, p_storage, q_storage, real.__name__, into)
     def write_slopes(p, p_starts, q, q_starts, width, active, constants, option, out, out_starts):
         weight, floats = real(option[WEIGHT]), flush_subnormals()
         for i in range(active.size):

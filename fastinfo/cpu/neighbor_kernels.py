@@ -1,13 +1,12 @@
 """The smallest values of rows, and pairs that their Hellinger distance lets be small."""
 
-from functools import cache
 from math import log
 
 import numpy as np
 
 from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import part, row_of, store
-from fastinfo.cpu.pair_kernels import COLUMNS, key_of, pair_of, pair_value
+from fastinfo.cpu.pair_kernels import COLUMNS, pair_of, pair_value
 from fastinfo.cpu.simd import any_of, bits_of_mask, double, lanes_before, single
 from fastinfo.engine import EXACT, formula, helper, kernel
 
@@ -50,7 +49,7 @@ def _push(values, indices, size, v, j):
     return size
 
 
-@cache
+@kernel
 def smallest(storage):
     """Kernel: keep the smallest values of each row, those of column `own` left out.
 
@@ -71,7 +70,6 @@ def smallest(storage):
                         size = _push(values, indices, size, v, begin + i)
         return size
 
-    @kernel(storage)
     def keep_smallest(begin, x_lo, leave_out, band, values, indices, sizes):
         for i in range(band.shape[0]):
             own = x_lo + i - begin if leave_out else -1
@@ -90,11 +88,10 @@ def _bounds(product, x_row, y_row, x_error, y_error, floor):
     return middle - error, middle + error
 
 
-@cache
+@kernel
 def limits():
     """Kernel: the k-th smallest upper bound of each row, and how many pairs may be below it."""
 
-    @kernel()
     def find_limits(
         begin, x_lo, leave_out, y_rows, y_errors, floor, slack, products, x_rows, x_errors, uppers,
         indices, sizes, taus, counts,
@@ -121,7 +118,7 @@ def limits():
     return find_limits
 
 
-@cache
+@kernel
 def survivors(term, total, finish, storage_x, storage_y, into):
     """Kernel: the measure of pairs that may be below their row's limit, NaN for the others.
 
@@ -143,7 +140,6 @@ def survivors(term, total, finish, storage_x, storage_y, into):
         small = bits_of_mask(upper < least + read(b_bounds, j))
         return bits_of_mask((lower * LN2 <= tau) & lanes_before(products.size - j, some)), small
 
-    @kernel(term.__name__, *key_of(total, finish), storage_x, storage_y, into)
     def fill(
         taus, x_roots, y_roots, x_errors, y_errors, floor, a, b, r, a_rows, b_rows, a_bounds,
         b_bounds, factor, x, x_starts, x_totals, x_rests, y, y_starts, y_totals, y_rests, width,

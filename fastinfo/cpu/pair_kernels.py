@@ -50,7 +50,7 @@ def scales(total):
     return lift, 1.0 / (total * lift)
 
 
-@cache
+@kernel
 def sums_of_bins(storage):
     """Kernel: add up the bins of normalised rows."""
     arithmetic = vmath.double
@@ -62,7 +62,6 @@ def sums_of_bins(storage):
         for k in range(0, x.size, lanes):
             store(sums, k, read_sums(sums, k) + read(x, k) * lift * inverse)
 
-    @kernel(storage)
     def add_bins(x, starts, width, total, valid, sums):
         for i in range(starts.size):
             if valid[i]:
@@ -71,12 +70,11 @@ def sums_of_bins(storage):
     return add_bins
 
 
-@cache
+@kernel
 def references(function):
     """Kernel: a function of the mean distribution, 0 where that is not finite."""
     compiled = formula(function, vmath.double)
 
-    @kernel(function.__name__)
     def write_references(mean, weights, parameter, out):
         for k in range(mean.size):
             v = compiled(mean[k], weights[k], parameter)
@@ -85,12 +83,11 @@ def references(function):
     return write_references
 
 
-@cache
+@kernel
 def weights(function):
     """Kernel: the weights of bins, from the mean distribution."""
     compiled = formula(function, vmath.double)
 
-    @kernel(function.__name__)
     def write_weights(mean, parameter, out):
         for k in range(mean.size):
             out[k] = compiled(mean[k], parameter)
@@ -98,7 +95,7 @@ def weights(function):
     return write_weights
 
 
-@cache
+@kernel
 def factors(function, row, storage, into):
     """Kernel: f(p) - mean as `into` in the columns from `at` on, Σ row(p), and the norm of those.
 
@@ -148,7 +145,6 @@ def factors(function, row, storage, into):
         share_again = again / norm if 0.0 < again < np.inf else 0.0
         return sum_of(sums), np.sqrt(norm) * (1.0 + share_again)
 
-    @kernel(function.__name__, row.__name__, storage, into)
     def write_factors(
         x, starts, width, total, valid, weights, mean, f_mean, g_mean, own_mean, parameter, at,
         out, rows, norms,
@@ -167,7 +163,7 @@ def factors(function, row, storage, into):
     return write_factors
 
 
-@cache
+@kernel
 def tile_rows(prepare, row, storage, into):
     """Kernel: rows as the tiled loop reads them, Σ row of these, and their error's magnitude."""
     load = vmath.STORAGE[storage][1]
@@ -185,7 +181,6 @@ def tile_rows(prepare, row, storage, into):
             spread += (p - mean[k]) * (p - mean[k])
         return row_sum, np.sqrt(spread)
 
-    @kernel(prepare.__name__, row.__name__, storage, into)
     def write_rows(x, starts, width, total, valid, mean, weight, out, rows, spreads):
         for i in range(starts.size):
             if valid[i]:
@@ -199,13 +194,12 @@ def tile_rows(prepare, row, storage, into):
     return write_rows
 
 
-@cache
+@kernel
 def zeros(storage):
     """Kernel: bits of the bins where a row is 0, and of those where it is not."""
     arithmetic = vmath.double
     read, lanes = vmath.reader(storage, arithmetic, 0.0), arithmetic.lanes
 
-    @kernel(storage)
     def write_bits(x, starts, width, total, empty, filled):
         for i in range(starts.size):
             row = part(x, starts[i], starts[i] + width)
@@ -353,7 +347,7 @@ def pair_of(term, into):
     return pair
 
 
-@cache
+@kernel
 def tiles(term, total, finish, storage_x, storage_y, into):
     """Kernel: a band of the matrix by the tiled loop; with `symmetric`, from the diagonal on.
 
@@ -361,7 +355,6 @@ def tiles(term, total, finish, storage_x, storage_y, into):
     """
     pair, settle = pair_of(term, into), _settle(total, finish, storage_x, storage_y, into)
 
-    @kernel(term.__name__, *key_of(total, finish), storage_x, storage_y, into)
     def fill(
         lo, x_lo, y_lo, a, b, r, a_rows, b_rows, a_bounds, b_bounds, factor, x, x_starts, x_totals,
         x_rests, y, y_starts, y_totals, y_rests, width, parameter, unit, symmetric, room, out,
@@ -392,7 +385,7 @@ def tiles(term, total, finish, storage_x, storage_y, into):
     return fill
 
 
-@cache
+@kernel
 def narrow_tiles(term, total, finish, storage_x, storage_y, into, inner):
     """Kernel: `tiles` of rows of few bins, pairs side by side in vectors; b has a row a bin.
 
@@ -426,7 +419,6 @@ def narrow_tiles(term, total, finish, storage_x, storage_y, into, inner):
         for j in range(last - first):
             values[j] = a_row + b_rows[first + j] + factor * values[j]
 
-    @kernel(term.__name__, *key_of(total, finish), storage_x, storage_y, into, inner)
     def fill(
         lo, x_lo, y_lo, a, b, r, a_rows, b_rows, a_bounds, b_bounds, factor, x, x_starts, x_totals,
         x_rests, y, y_starts, y_totals, y_rests, width, parameter, unit, symmetric, room, out,
@@ -454,21 +446,12 @@ def narrow_tiles(term, total, finish, storage_x, storage_y, into, inner):
     return fill
 
 
-def key_of(total, finish):
-    """Name a measure's sum and finish, for the cache of kernels: all that they are made of."""
-    key = (total.term.__name__, total.says.__name__, total.largest, total.overflows)
-    far = () if total.far is None else (total.least, *key_of(total.far, finish))
-    quick = "" if total.quick is None else total.quick.term.__name__
-    return *key, quick, *far, finish.__name__
-
-
-@cache
+@kernel
 def values(total, finish, storage_x, storage_y, into):
     """Kernel: a band of the matrix from the raw rows, pair by pair."""
     value, compiled = pair_value(total, storage_x, storage_y, into), formula(finish)
     real = vmath.STORAGE[into][0].real
 
-    @kernel(*key_of(total, finish), storage_x, storage_y, into)
     def fill(
         lo, x_lo, y_lo, x, x_starts, x_totals, x_rests, y, y_starts, y_totals, y_rests, width,
         parameter, unit, symmetric, out,
@@ -483,7 +466,7 @@ def values(total, finish, storage_x, storage_y, into):
     return fill
 
 
-@cache
+@kernel
 def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
     """Kernel: finish a band of the matrix that holds Σ f(p) g(q), with the test of supports.
 
@@ -534,7 +517,6 @@ def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
             store(out, j, finished(say(v, parameter) * inverse_unit))
         return any_of(below)
 
-    @kernel(*key_of(total, finish), says.__name__, storage_x, storage_y, into)
     def finish_rows(
         lo, x_lo, y_lo, factor, x_rows, y_rows, x_bounds, y_bounds, x_slacks, y_slacks, x_holes,
         y_holes, x_filled, x_empty, y_filled, y_empty, x, x_starts, x_totals, x_rests, y, y_starts,

@@ -23,7 +23,6 @@ from fastinfo.cpu.row_state_kernels import (
     LOG_SOFTMAX_WAY,
     MAX,
     OTHER_MAX,
-    OTHER_WAYS,
     PIECE,
     RANK,
     REST,
@@ -114,7 +113,7 @@ def nothing_of(state, target, weight, w, option):
 
 
 def value_of(softcap, weights):
-    """What is asked for of a row: its entropy, its loss, or nothing."""
+    """What is asked for of a row: its entropy, its loss, or nothing; or of a way, "" for a loss."""
     if weights in (SOFTMAX_WAY, LOG_SOFTMAX_WAY):
         return nothing_of
     return entropy_of if weights == ENTROPY_WAY else loss_of(softcap)
@@ -145,13 +144,12 @@ def rows_reader(storage, softcap, weights, soft):
     return read_rows
 
 
-@cache
+@kernel
 def losses(storage, softcap, weights, soft):
     """Kernel: losses of rows of one piece each, as many at a time as `state` has room for."""
     read_rows = rows_reader(storage, softcap, weights, soft)
     finish = value_of(softcap, weights)
 
-    @kernel(storage, softcap, weights, soft)
     def read_losses(x, starts, width, y, y_starts, w, targets, active, option, out, state):
         floats = flush_subnormals()
         for first in range(0, starts.size, state.shape[0]):
@@ -166,7 +164,7 @@ def losses(storage, softcap, weights, soft):
     return read_losses
 
 
-@cache
+@kernel
 def states(storage, softcap, weights, soft, statistics, ranks, jumps, onto):
     """Kernel: states of pieces of rows, `state.shape[0]` of them from number `first` on.
 
@@ -177,7 +175,6 @@ def states(storage, softcap, weights, soft, statistics, ranks, jumps, onto):
     read_piece = piece_reader(storage, softcap, weights, soft, statistics, ranks, jumps)
     merge = merger(softcap, arithmetic_of(storage, softcap, weights, soft), weights == "relative")
 
-    @kernel(storage, softcap, weights, soft, statistics, ranks, jumps, onto)
     def read_states(
         first, pieces, x, starts, width, base, y, y_starts, w, targets, elsewhere, before, active,
         option, state,
@@ -209,12 +206,11 @@ def states(storage, softcap, weights, soft, statistics, ranks, jumps, onto):
     return read_states
 
 
-@cache
-def finishes(softcap, weights):
-    """Kernel: losses from states, or entropies."""
-    finish = value_of(softcap, weights)
+@kernel
+def finishes(softcap, way):
+    """Kernel: what a way asks for from states, losses for ""."""
+    finish = value_of(softcap, way)
 
-    @kernel(softcap, weights in OTHER_WAYS)
     def finish_rows(state, targets, active, w, option, losses):
         for i in range(losses.size):
             losses[i] = 0.0
@@ -224,12 +220,11 @@ def finishes(softcap, weights):
     return finish_rows
 
 
-@cache
+@kernel
 def summaries(softcap):
     """Kernel: the figures of rows from their states, as SciPy has them for infinite rows."""
     z_of = _z(softcap)
 
-    @kernel(softcap)
     def summarise_rows(state, targets, option, figures):
         inverse_t = option[INVERSE_TEMPERATURE]
         for i in range(state.shape[0]):
@@ -249,11 +244,10 @@ def summaries(softcap):
     return summarise_rows
 
 
-@cache
+@kernel
 def relative_summaries():
     """Kernel: what the states of rows relative to others say of both."""
 
-    @kernel()
     def summarise_pairs(state, inverse_t, figures):
         for i in range(state.shape[0]):
             m, rest, other, total = (
@@ -269,17 +263,14 @@ def relative_summaries():
     return summarise_pairs
 
 
-@cache
-def merges(softcap, storage, weights, soft):
+@kernel
+def merges(softcap, arithmetic, relative):
     """Kernel: put the states of the pieces of rows together, in any order; see `merger`.
 
     The target's logit is the first piece's.
     """
-    relative = weights == "relative"
-    arithmetic = arithmetic_of(storage, softcap, weights, soft)
     merge = merger(softcap, arithmetic, relative)
 
-    @kernel(softcap, storage, relative, arithmetic.real.__name__)
     def merge_pieces(parts, option, state):
         for i in range(state.shape[0]):
             s = row_of(state, i)

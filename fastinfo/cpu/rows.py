@@ -234,7 +234,7 @@ def _read_and_write(problem: Problem, target: Rows | None) -> np.ndarray:
         return result
     state = states_by_stretches(problem)
     rest = (problem.row_targets, problem.row_weights, problem.class_weights, problem.options.array)
-    kernels.finishes(problem.capped, problem.weights)(state, *rest, result)
+    kernels.finishes(problem.capped, problem.way)(state, *rest, result)
     if target is not None:
         _write_from(problem, state, target)
     return result
@@ -316,14 +316,19 @@ def merged(
 ) -> np.ndarray:
     """Return the states of rows from those of their pieces, in any order."""
     state = np.empty_like(pieces[0])
-    storage, capped, weights, soft = variant
-    merge, given = kernels.merges(capped, storage, weights, soft), (options or Options()).array
+    merge, given = _merges(variant), (options or Options()).array
 
     def task(lo: int, hi: int) -> None:
         merge(np.stack([piece[lo:hi] for piece in pieces], axis=1), given, state[lo:hi])
 
     run(task, len(state), max(1, LEAST // (len(pieces) * MERGE_COST)), CHUNK)
     return state
+
+
+def _merges(variant: tuple[Any, ...]) -> Any:
+    storage, capped, weights, soft = variant
+    arithmetic = row.arithmetic_of(storage, capped, weights, soft)
+    return kernels.merges(capped, arithmetic, weights == "relative")
 
 
 def losses_of(
@@ -333,7 +338,7 @@ def losses_of(
     """Return the weighted loss of each row from its state."""
     result, options = np.empty(len(state)), options or Options()
     w = read_only(NOWHERE) if class_weights is None else class_weights
-    kernels.finishes(options.capped, "none")(state, targets, weights, w, options.array, result)
+    kernels.finishes(options.capped, "")(state, targets, weights, w, options.array, result)
     return result
 
 
@@ -354,7 +359,7 @@ def gradients(problem: Problem, state: np.ndarray, out: np.ndarray) -> None:
 def _write_from(problem: Problem, state: np.ndarray, target: Rows) -> None:
     """Write what the states of the rows make of their classes."""
     coefficients = np.empty((len(state), gradient_kernels.COEFFICIENTS))
-    gradient_kernels.coefficients(problem.capped, problem.weights)(
+    gradient_kernels.coefficients(problem.capped, problem.way)(
         state, problem.row_targets, problem.row_weights, problem.class_weights,
         problem.options.array, coefficients,
     )  # fmt: skip
@@ -472,8 +477,7 @@ def states_by_stretches(problem: Problem) -> np.ndarray:
 
         run(read_tile, len(tasks), 1)
     state = np.empty((count, row.STATE))
-    merge = kernels.merges(problem.capped, rows.storage, problem.weights, problem.variant[-1])
-    merge(parts, problem.options.array, state)
+    _merges(problem.variant)(parts, problem.options.array, state)
     return state
 
 

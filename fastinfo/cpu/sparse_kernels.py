@@ -14,7 +14,6 @@ from fastinfo.cpu.bin_kernels import (
     together_of,
 )
 from fastinfo.cpu.memory import part, store
-from fastinfo.cpu.pair_kernels import key_of
 from fastinfo.cpu.simd import two_sum
 from fastinfo.engine import EXACT, formula, helper, kernel
 
@@ -22,11 +21,10 @@ from fastinfo.engine import EXACT, formula, helper, kernel
 CHUNK = 64
 
 
-@cache
+@kernel
 def totals(storage):
     """Kernel: add up rows with what the roundings lose."""
 
-    @kernel(storage)
     def add_rows(data, starts, totals, rests):
         for i in range(totals.size):
             total, rest = 0.0, 0.0
@@ -40,7 +38,7 @@ def totals(storage):
     return add_rows
 
 
-@cache
+@kernel
 def figures(f, f2, row, storage):
     """Kernel: f and f2 of each entry, Σ row, Σ |p| and the largest figure of each row.
 
@@ -49,7 +47,6 @@ def figures(f, f2, row, storage):
     powers = f.__name__ in ("power_alone", "other_power_alone")
     first, second, alone = (formula(g, vmath.double) for g in (f, f2, row))
 
-    @kernel(f.__name__, f2.__name__, row.__name__, storage)
     def write(data, starts, total, parameter, out, out2, rows, masses, most):
         for i in range(total.size):
             added, mass, largest = 0.0, 0.0, 0.0
@@ -96,7 +93,7 @@ def merged_sum(term, storage_p, storage_q, largest=False):
     return add
 
 
-@cache
+@kernel
 def overlaps(shared, total, finish, infinite, storage_x, storage_y, into):
     """Kernel: a band of the matrix of sparse rows; y comes a bin after the other.
 
@@ -129,10 +126,6 @@ def overlaps(shared, total, finish, infinite, storage_x, storage_y, into):
             return hits < x_filled or hits < y_filled
         return infinite == "first" and hits < x_filled
 
-    @kernel(
-        shared.term.__name__, shared.f.__name__, infinite, *key_of(total, finish), storage_x,
-        storage_y, into,
-    )  # fmt: skip
     def fill(
         x_lo, y_lo, x_data, x_bins, x_places, x_starts, x_totals, x_rests, x_valid, x_filled, f, f2,
         x_rows, x_masses, x_most, y_data, y_bins, y_starts, y_totals, y_rests, y_valid, y_filled,

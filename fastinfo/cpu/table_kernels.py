@@ -3,8 +3,6 @@
 Tables come as rows, `height` of which are a table, or a tile of one.
 """
 
-from functools import cache
-
 import numpy as np
 
 from fastinfo import formulas
@@ -28,7 +26,7 @@ def normalised(total, rest):
     return total, 0.0
 
 
-@cache
+@kernel
 def margins(storage):
     """Kernel: add up rows and columns with what the roundings lose, and find the lowest entry."""
     read, filled, load = (
@@ -52,7 +50,6 @@ def margins(storage):
         whole, lost = exact_sum_of(total)
         return whole, lost + sum_of(rest), -highest_of(highest)
 
-    @kernel(storage)
     def add_tables(
         x, starts, height, width, scales, totals, rests, column_totals, column_rests, lowest
     ):
@@ -66,11 +63,10 @@ def margins(storage):
     return add_tables
 
 
-@cache
+@kernel
 def merges():
     """Kernel: add up sums of two numbers along the first axis."""
 
-    @kernel()
     def merge_parts(totals, rests, total, rest):
         for i in range(totals.shape[0]):
             for k in range(totals.shape[1]):
@@ -98,7 +94,7 @@ def remainder(whole, rest, n):
     return (whole - n) + rest
 
 
-@cache
+@kernel
 def information(storage):
     """Kernel: Σ n T log(n T / (r c)) - n T + r c over cells n of tables; sums r and c, in all T."""
     load, term = vmath.STORAGE[storage][1], formula(formulas.kl_term, vmath.double)
@@ -124,7 +120,6 @@ def information(storage):
                 result += far_term(n, row, columns[k], total)
         return result
 
-    @kernel(storage)
     def add_tables(
         x, starts, height, width, scales, totals, rests, rows, row_rests, columns, column_rests, out
     ):
@@ -145,7 +140,7 @@ def information(storage):
     return add_tables
 
 
-@cache
+@kernel
 def entropies(storage):
     """Kernel: Σ n log(whole / n) over the cells of tables; each row has a whole of its own."""
     load, term = vmath.STORAGE[storage][1], formula(formulas.part_entropy_term, vmath.double)
@@ -158,7 +153,6 @@ def entropies(storage):
             result += term(n, whole, remainder(whole, rest, n))
         return result
 
-    @kernel(storage)
     def add_tables(x, starts, height, width, scales, wholes, rests, out):
         for b in range(out.size):
             result, lost = 0.0, 0.0
@@ -171,7 +165,7 @@ def entropies(storage):
     return add_tables
 
 
-@cache
+@kernel
 def sum_entropies():
     """Kernel: Σ r log(total / r) over the sums of rows or columns of tables."""
     term = formula(formulas.part_entropy_term, vmath.double)
@@ -180,7 +174,6 @@ def sum_entropies():
     def others(whole, rest, n, n_rest):
         return (whole - n) + (rest - n_rest)
 
-    @kernel()
     def add_sums(sums, sum_rests, totals, rests, out):
         for b in range(out.size):
             for i in range(sums.shape[1]):
@@ -190,7 +183,7 @@ def sum_entropies():
     return add_sums
 
 
-@cache
+@kernel
 def pointwise(storage, result):
     """Kernel: log(n T / (r c)) / unit of the cells."""
     load, value = vmath.STORAGE[storage][1], formula(formulas.pointwise_information, vmath.double)
@@ -203,7 +196,6 @@ def pointwise(storage, result):
             a, b, d = products(n, total, total_rest, row, row_rest, column, column_rests[k])
             out[k] = real(value(n, row, column, total, a, b, d) / unit)
 
-    @kernel(storage, result)
     def fill_tables(
         x, starts, height, width, scales, totals, rests, rows, row_rests, columns, column_rests,
         unit, out, out_starts,
@@ -219,13 +211,12 @@ def pointwise(storage, result):
     return fill_tables
 
 
-@cache
+@kernel
 def surprisals(storage, result):
     """Kernel: -log p / unit of elements, NaN for infinity; return the lowest."""
     load, value = vmath.STORAGE[storage][1], formula(formulas.surprisal, vmath.double)
     real = np.float64 if result == "float64" else np.float32
 
-    @kernel(storage, result)
     def fill(x, unit, out):
         lowest = 0.0
         for k in range(x.size):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -118,11 +117,10 @@ def _tiles(flat: np.ndarray, width: int, first: int) -> Iterator[tuple[np.ndarra
         at += rows * length
 
 
-@cache
+@kernel
 def copies(storage: str) -> Any:
     """Kernel: copy rows whose classes are `step` apart to a tile."""
 
-    @kernel(storage)
     def copy_rows(memory, starts, step, width, tile):  # type: ignore[no-untyped-def]
         for first in range(0, width, CLASSES):
             last = min(first + CLASSES, width)
@@ -135,11 +133,10 @@ def copies(storage: str) -> Any:
     return copy_rows
 
 
-@cache
+@kernel
 def returns(storage: str) -> Any:
     """Kernel: copy a tile to rows whose classes are `step` apart."""
 
-    @kernel(storage)
     def return_rows(tile, starts, step, memory):  # type: ignore[no-untyped-def]
         width = tile.shape[1]
         for first in range(0, width, CLASSES):

@@ -525,6 +525,11 @@ class Arithmetic(SimpleNamespace):
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
+    @property
+    def name(self):
+        """What tells one from another."""
+        return f"{self.real.__name__}x{self.lanes}"
+
 
 single = Arithmetic(
     real=np.float32,
