@@ -397,7 +397,7 @@ class Rows:
 
     def scaled_down(self, which: np.ndarray) -> Rows:
         """Return a float64 copy with some rows divided by 2**64, so that their sums are finite."""
-        values = np.array(widen(self.data, self.storage), np.float64)
+        values = np.array(widen(self.data, self.storage), np.float64, order="C")
         values.reshape(-1, self.width)[which] *= 2.0**-64
         return Rows.along(values, "float64", "float64")
 

@@ -64,7 +64,10 @@ def number(
         isinstance(value, str | bytes) or np.ndim(value) or not hasattr(value, "__float__")
     ):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    x = float(value)
+    try:
+        x = float(value)
+    except OverflowError:  # an integer beyond all floats
+        x = math.inf
     if not (low <= x <= high and math.isfinite(x)):
         raise ValueError(f"{name} must be {rule or 'finite'}, got {value!r}")
     return x

@@ -37,9 +37,13 @@ class config:
     def __init__(self, *, check: bool) -> None:
         if not isinstance(check, bool):
             raise TypeError(f"check must be a bool, got {type(check).__name__}")
-        self._token: Token[bool] = _check.set(check)
+        self._option, self._entered = check, False
+        self._tokens: list[Token[bool]] = [_check.set(check)]
 
     def __enter__(self) -> config:
+        if self._entered:
+            self._tokens.append(_check.set(self._option))
+        self._entered = True
         return self
 
     def __exit__(
@@ -48,4 +52,4 @@ class config:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _check.reset(self._token)
+        _check.reset(self._tokens.pop())

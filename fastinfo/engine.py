@@ -241,13 +241,15 @@ class KernelCache:
 
     def save_overload(self, signature: object, result: Any) -> None:
         """Write a compiled kernel; a failure to write is no failure of the call."""
-        target = self._file(signature)
+        target, written = self._file(signature), None
         try:
-            with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
-                file.write(serialize.dumps(result._reduce()))
-            os.replace(file.name, target)
+            with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as written:
+                written.write(serialize.dumps(result._reduce()))
+            os.replace(written.name, target)
         except OSError:
-            return
+            if written is not None:
+                with suppress(OSError):
+                    os.unlink(written.name)
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -472,9 +474,9 @@ def run(
         return
     helpers, call = _helped(workers - 1), Call(work)
     helpers.make_way()
-    for _ in range(workers - 1):
-        helpers.calls.put(call)
     try:
+        for _ in range(workers - 1):
+            helpers.calls.put(call)
         work()
     finally:
         failures = call.close()

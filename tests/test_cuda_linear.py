@@ -349,6 +349,17 @@ def test_tf32_is_off_in_a_product_and_then_as_it_was():
         assert getattr(switches, name) == before
 
 
+def test_tf32_is_off_until_the_last_of_several_threads_is_done():
+    switches = types.SimpleNamespace(allow_tf32=True)
+    first, second = products._without_tf32(switches), products._without_tf32(switches)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert switches.allow_tf32 is False
+    second.__exit__(None, None, None)
+    assert switches.allow_tf32 is True
+
+
 def test_numba_arrays_need_cupy_for_products(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     x = as_memory(pytest.importorskip("torch").zeros(2, 2))

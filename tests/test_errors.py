@@ -214,6 +214,7 @@ def test_statistics_take_no_probabilities():
         ({"temperature": -1.0}, r"temperature.*-1"),
         ({"temperature": float("nan")}, r"temperature.*nan"),
         ({"temperature": float("inf")}, r"temperature.*inf"),
+        ({"temperature": 10**400}, r"temperature.*1000"),
         ({"softcap": 0.0}, r"softcap.*0"),
         ({"softcap": -30.0}, r"softcap.*-30"),
         ({"softcap": float("nan")}, r"softcap.*nan"),

@@ -241,3 +241,34 @@ def test_long_stretches_of_one_value(name, parameters):
         assert function(p, q, **parameters) == pytest.approx(exact, rel=1e-12, abs=0)
         matrix = fastinfo.pairwise([p], [q], name, **parameters)
         assert matrix[0, 0] == pytest.approx(exact, rel=1e-12, abs=0)
+
+
+def test_sums_beyond_the_range_of_rows_along_an_inner_axis():
+    """Rows were scaled in a copy of a copy, whatever order NumPy had given that."""
+    x = np.full((2, 3, 4), 1e308)
+    np.testing.assert_allclose(fastinfo.entropy(x, axis=1), np.log(3), rtol=1e-15)
+    y = np.moveaxis(np.full((2, 4, 3), 1e308) * [1.0, 0.5, 0.25], -1, 0)
+    expected = fastinfo.entropy([4.0, 2.0, 1.0])
+    np.testing.assert_allclose(fastinfo.entropy(y, axis=0), expected, rtol=1e-15)
+
+
+def test_an_option_that_is_entered_twice():
+    from fastinfo.configuration import checked
+
+    strict = fastinfo.config(check=True)
+    for _ in range(2):
+        with strict:
+            assert checked()
+            with strict:
+                assert checked()
+            assert checked()
+        assert not checked()
+
+
+def test_a_kernel_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
+    from fastinfo import engine
+
+    monkeypatch.setattr(engine.serialize, "dumps", lambda value: (_ for _ in ()).throw(OSError))
+    cached = engine.KernelCache(tmp_path, "name")
+    cached.save_overload("", type("Result", (), {"_reduce": lambda self: ()})())
+    assert not list(tmp_path.iterdir())

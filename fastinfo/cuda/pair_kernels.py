@@ -41,12 +41,17 @@ MARKED = 2
 
 @cache
 def sums_of_bins(storage):
-    """Kernel: add up the bins of some normalised rows, and count them, a thread a bin."""
+    """Kernel: add up the bins of some normalised rows, and count them, a thread a bin.
+
+    Blocks are numbered in one dimension, which may have more of them than others.
+    """
     load = loader(storage)[0]
 
     @kernel
     def add_bins(x, starts, place, totals, width, sums):
-        part, k = cuda.blockIdx.x, cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+        parts = sums.shape[0]
+        part = cuda.blockIdx.x % parts
+        k = cuda.blockIdx.x // parts * cuda.blockDim.x + cuda.threadIdx.x
         if k <= width:
             added = np.float64(0)
             for i in range(part * MEAN_ROWS, min((part + 1) * MEAN_ROWS, totals.size)):

@@ -557,7 +557,7 @@ def _sums(side: Side) -> Memory:
     parts = blocks(side.count, kernels.MEAN_ROWS)
     sums = new((parts, side.width + 1), "float64", side.memory)
     x, starts, place, totals, _ = side.arguments
-    grid = (parts, blocks(side.width + 1, THREADS)) if parts else 0
+    grid = parts * blocks(side.width + 1, THREADS)
     seam.launch(
         kernels.sums_of_bins(side.storage), grid, THREADS, side.memory.stream, x, starts, place,
         totals, side.width, sums.shaped,

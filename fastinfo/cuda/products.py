@@ -7,6 +7,7 @@ is off in here.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -75,19 +76,33 @@ def _tensor(torch: Any, x: Memory) -> Any:
     return torch.as_strided(x.native, x.shape, x.strides, begin)
 
 
+class _Users:
+    """Threads that have the switch off, and what it was before the first of them."""
+
+    lock = threading.Lock()
+    count = 0
+    before: Any = None
+
+
 @contextmanager
-def _without_tf32(switches: Any) -> Iterator[None]:
-    """Products of float32 in float32; the caller's switch is put back."""
+def _without_tf32(switches: Any, users: type[_Users] = _Users) -> Iterator[None]:
+    """Products of float32 in float32; the last of several threads puts the caller's switch back."""
     # torch refuses to mix its newer switch with the older one
     name, exact = ("fp32_precision", "ieee")
     if not hasattr(switches, name):
         name, exact = "allow_tf32", False  # type: ignore[assignment]
-    before = getattr(switches, name)
-    setattr(switches, name, exact)
+    with users.lock:
+        if not users.count:
+            users.before = getattr(switches, name)
+            setattr(switches, name, exact)
+        users.count += 1
     try:
         yield
     finally:
-        setattr(switches, name, before)
+        with users.lock:
+            users.count -= 1
+            if not users.count:
+                setattr(switches, name, users.before)
 
 
 def _by_cupy(a: Memory, b: Memory, out: Memory, add: bool) -> None:
