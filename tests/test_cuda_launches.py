@@ -5,6 +5,8 @@ memory, and what would be launched is compiled.
 """
 
 import ctypes
+import threading
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import ml_dtypes
@@ -42,53 +44,24 @@ class Array:
         return Array(shape, self.dtype)
 
 
-class Flat:
-    """What a kernel would be given of it."""
-
-    def __init__(self, dtype, ndim=1):
-        self.dtype, self.ndim = dtype, ndim
-
-    def reshape(self, shape):
-        return Flat(self.dtype, len(shape))
-
-
-def kind_of(value):
-    """Numba's type of an argument of a kernel."""
-    from numba.cuda import types
-    from numba.cuda.np.numpy_support import from_dtype
-
-    if isinstance(value, Flat):
-        return types.Array(from_dtype(value.dtype), value.ndim, "C")
-    if isinstance(value, tuple):
-        kinds = [kind_of(v) for v in value]
-        alike = len(set(kinds)) == 1
-        return types.UniTuple(kinds[0], len(kinds)) if alike else types.Tuple(kinds)
-    if isinstance(value, bool | np.bool_):
-        return types.boolean
-    if isinstance(value, int):
-        return types.int64
-    return from_dtype(np.dtype(type(value)))
-
-
 @pytest.fixture
 def launches(monkeypatch):
     """Names of the kernels that were launched, each compiled and looked at."""
     found = []
 
     def compile_it(kernel, blocks, threads, stream, *given):
-        code = cuda_code.compiled(kernel, tuple(kind_of(v) for v in given), ARCH)
+        code = cuda_code.compiled(kernel, tuple(seam.type_of(v) for v in given), ARCH)
         name = kernel.py_func.__qualname__
         found.append(name)
         assert (code.local, code.stack, code.spills) == ([], 0, 0), name
         assert -(-code.registers // 8) * 8 * threads <= REGISTERS, name
 
     kind = arrays.Kind(
-        lambda x: (1 << 20, 0, "cuda:0"), lambda shape, dtype, like: Array(shape, dtype)
+        lambda x: 1 << 20, lambda x: (0, "cuda:0"), lambda shape, dtype, like: Array(shape, dtype)
     )
     monkeypatch.setattr(Array, "__module__", "numba")
     monkeypatch.setitem(arrays.KINDS, "numba", kind)
     monkeypatch.setattr(seam, "launch", compile_it)
-    monkeypatch.setattr(seam, "span", lambda memory, low, size: Flat(memory.dtype))
     monkeypatch.setitem(products.PRODUCTS, "numba", lambda a, b, out, add: None)
     monkeypatch.setattr(products, "known", lambda kind: True)
     return found
@@ -100,6 +73,26 @@ def array(*shape, dtype="float32"):
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+@pytest.mark.parametrize(
+    ("count", "call"),
+    [
+        (4, lambda x, y: fastinfo.softmax_cross_entropy(x, y)),
+        (3, lambda x, y: fastinfo.softmax_cross_entropy(x, y, reduction="none")),
+        (4, lambda x, y: fastinfo.softmax_cross_entropy(x, y, return_grad=True)),
+        (3, lambda x, y: fastinfo.softmax_statistics(x, y)),
+        (2, lambda x, y: fastinfo.logsumexp(x)),
+        (4, lambda x, y: fastinfo.softmax(x)),
+        (4, lambda x, y: fastinfo.kl_divergence(x, x)),
+    ],
+)
+def test_how_many_kernels_a_small_call_launches(launches, monkeypatch, count, call):
+    """Each takes the host some 10 us."""
+    found = []
+    monkeypatch.setattr(seam, "launch", lambda kernel, *given: found.append(kernel))
+    call(array(64, 1000), array(64, dtype="int64"))
+    assert len(found) == count
 
 
 @dtypes
@@ -203,16 +196,104 @@ class Device:
         self.noted.append(None)
 
 
-@pytest.mark.parametrize(("count", "expected"), [(1, ["run"]), (2, [1, "run", None])])
-def test_a_kernel_runs_on_the_device_of_its_stream(monkeypatch, count, expected):
-    noted = []
-    monkeypatch.setattr(seam._cuda, "gpus", Devices(count, noted))
-    monkeypatch.setattr(seam, "_stream", lambda stream: stream)
-    kernel = {(3, 32, seam.Stream(7, 1)): lambda *given: noted.append("run")}
-    monkeypatch.setattr(seam, "_configured", lambda kernel, *where: kernel[where])
-    seam.launch(kernel, 3, 32, seam.Stream(7, 1))
-    seam.launch(kernel, 0, 32, seam.Stream(7, 1))
-    assert noted == expected
+@pytest.fixture
+def driver(monkeypatch):
+    """What would be run, on which stream and grid: of a driver that is not there."""
+    ran = []
+    monkeypatch.setattr(seam, "_loaded", lambda compiled, given: compiled)
+    monkeypatch.setattr(seam, "_run", lambda *given: ran.append(given))
+    monkeypatch.setattr(seam, "_functions", {})
+    monkeypatch.setattr(seam, "_queue", lambda address: address)
+    monkeypatch.setattr(seam._cuda, "current_context", lambda: ran.append("context"))
+    return ran
+
+
+def test_a_kernel_runs_on_the_device_of_its_stream(monkeypatch, driver):
+    monkeypatch.setattr(seam._cuda, "gpus", Devices(2, driver))
+    monkeypatch.setattr(seam, "_count", lambda: 2)
+    seam.launch("kernel", 3, 32, seam.Stream(7, 1))
+    seam.launch("kernel", 0, 32, seam.Stream(7, 1))
+    device, (queue, grid, function), none = driver
+    assert (device, queue, function, none) == (1, 7, "kernel", None)
+    assert (grid.grid, grid.block) == ((3, 1, 1), (32, 1, 1))
+
+
+def test_the_only_device_is_made_the_current_one_once_a_thread(monkeypatch, driver):
+    monkeypatch.setattr(seam, "_count", lambda: 1)
+
+    def twice():
+        seam.launch("kernel", 3, 32, seam.Stream(7, 0))
+        seam.launch("kernel", (3, 4), 32, seam.Stream(7, 0))
+
+    for _ in range(2):
+        thread = threading.Thread(target=twice)
+        thread.start()
+        thread.join()
+    assert [given if given == "context" else "run" for given in driver] == [
+        "context",
+        "run",
+        "run",
+    ] * 2
+
+
+def as_numba_passes(values):
+    """Types of arguments, and words: of a kernel of Numba's that is launched with them."""
+    from numba.cuda import dispatcher
+    from numba.cuda.cudadrv import devicearray
+    from numba.cuda.cudadrv import driver as of_numba
+    from numba.cuda.typing.typeof import typeof
+
+    def made(value):
+        if isinstance(value, tuple):
+            return tuple(made(part) for part in value)
+        if not isinstance(value, seam.Given):
+            return value
+        strides = value.words[5 + len(value.shape) :]
+        pointer = of_numba.MemoryPointer(None, ctypes.c_void_p(value.words[4]), value.words[2])
+        return devicearray.DeviceNDArray(value.shape, strides, value.dtype, gpu_data=pointer)
+
+    kernel = SimpleNamespace(extensions=[])
+    kernel._prepare_args = dispatcher._Kernel._prepare_args.__get__(kernel)
+    arrays, words = [made(value) for value in values], []
+    kinds = [typeof(value) for value in arrays]
+    for kind, value in zip(kinds, arrays, strict=True):
+        kernel._prepare_args(kind, value, 0, [], words)
+    return kinds, words
+
+
+def comparable(words):
+    return [(type(word).__name__, getattr(word, "value", word)) for word in words]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint16", "int64", "int32"])
+def test_arguments_are_passed_as_numba_passes_them(monkeypatch, driver, dtype):
+    monkeypatch.setattr(seam, "_count", lambda: 1)
+    kind = np.dtype(dtype)
+    given = (
+        seam.Given(kind, (12,), 1 << 20), seam.Given(kind, (3, 4), 4096),
+        seam.Given(kind, (2, 3, 5), 1 << 40), seam.Given(kind, (1, 4), 64), 5, -7, True, False,
+        np.float32(0.5), np.float64(0.25), 0.125, np.int64(1 << 40), np.int32(-3),
+        (1, 2, 3), (np.float32(1.5), np.float32(2.5)), (1, np.float64(3.0)), (),
+    )  # fmt: skip
+    kinds, words = as_numba_passes(given)
+    seam.launch("kernel", 1, 32, seam.Stream(0, 0), *given)
+    assert [seam.type_of(value) for value in given] == kinds
+    assert comparable(driver[-1][3:]) == comparable(words)
+
+
+def test_what_is_compiled_anew(monkeypatch, driver):
+    loaded = []
+    monkeypatch.setattr(seam, "_count", lambda: 1)
+    monkeypatch.setattr(seam, "_loaded", lambda compiled, given: loaded.append(given) or compiled)
+    array = seam.Given(np.dtype("float32"), (12,), 1 << 20)
+    for given in (
+        (array, 1), (seam.Given(np.dtype("float32"), (7,), 64), 2), (array, np.float32(1)),
+        (array, 1.0), (array, True), (array, (1,)), (array, (1, 2)), (array, ((1,), 2)),
+        (seam.Given(np.dtype("float32"), (3, 4), 64), 1),
+        (seam.Given(np.dtype("int32"), (12,), 64), 1),
+    ):  # fmt: skip
+        seam.launch("kernel", 1, 32, seam.Stream(0, 0), *given)
+    assert len(loaded) == 9
 
 
 class NumbaArray:
@@ -230,9 +311,9 @@ def test_streams_of_numba_arrays_as_numba_has_them():
     from numba.cuda.cudadrv.driver import Stream
 
     bound = NumbaArray(Stream(CUstream(12345), external=True))
-    assert seam.describe(bound) == (1 << 20, 12345, "cuda:3")
-    assert seam.describe(NumbaArray(Stream(CUstream(0)))) == (1 << 20, 0, "cuda:3")
-    assert seam.describe(NumbaArray(0)) == (1 << 20, 0, "cuda:3")
+    assert seam.describe(bound) == (12345, "cuda:3") and seam.address_of(bound) == 1 << 20
+    assert seam.describe(NumbaArray(Stream(CUstream(0)))) == (0, "cuda:3")
+    assert seam.describe(NumbaArray(0)) == (0, "cuda:3")
 
 
 def test_new_numba_arrays_are_on_the_device_of_the_old(monkeypatch):
@@ -251,19 +332,24 @@ def test_copies_to_the_processor_wait_for_their_stream(monkeypatch):
             noted.append(stream)
             return np.arange(6.0)
 
+    def read(interface, owner, sync):
+        noted.append((interface["data"], interface["shape"], interface["typestr"]))
+        return Flat()
+
     stream = SimpleNamespace(synchronize=lambda: noted.append("waited"))
-    monkeypatch.setattr(seam._cuda, "gpus", Devices(1, noted))
+    monkeypatch.setattr(seam, "_on", lambda device: nullcontext())
+    monkeypatch.setattr(seam._cuda, "from_cuda_array_interface", read)
     monkeypatch.setattr(seam, "_stream", lambda found: stream)
-    memory = SimpleNamespace(
-        size=6, flat=Flat(), dtype=np.dtype("float64"), stream=seam.Stream(7, 0),
-        strides=(1, 2), shape=(2, 3), first=0,
+    memory = arrays.Memory(
+        None, "numba", (2, 3), (1, 2), np.dtype("float64"), "float64", 1 << 20, seam.Stream(7, 0),
+        "cuda:0",
     )  # fmt: skip
     np.testing.assert_array_equal(seam.to_host(memory), [[0, 2, 4], [1, 3, 5]])
-    assert noted == [stream, "waited"]
+    assert noted == [((1 << 20, False), (6,), "<f8"), stream, "waited"]
 
 
 def test_memory_knows_the_device_of_its_stream(launches, monkeypatch):
-    kind = arrays.Kind(lambda x: (1 << 20, 9, "cuda:3"), lambda shape, dtype, like: None)
+    kind = arrays.Kind(lambda x: 1 << 20, lambda x: (9, "cuda:3"), lambda shape, dtype, like: None)
     monkeypatch.setitem(arrays.KINDS, "numba", kind)
     source = arrays.read("x", array(2, 3))
     assert source.data.stream == (9, 3) and source.device == "cuda:3"

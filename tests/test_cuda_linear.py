@@ -294,7 +294,7 @@ def test_tensors(rng, monkeypatch, dtype):
     monkeypatch.setattr(arrays, "on_cuda", lambda x, kind: kind == "torch" or on_cuda(x, kind))
     monkeypatch.setattr(products, "takes_halves", lambda kind: False)
     kind = device_arrays.Kind(
-        lambda x: (x.data_ptr(), 0, "cuda:0"), device_arrays.KINDS["torch"].make
+        lambda x: x.data_ptr(), lambda x: (0, "cuda:0"), device_arrays.KINDS["torch"].make
     )
     monkeypatch.setitem(device_arrays.KINDS, "torch", kind)
     given = {"return_grad": True, "softcap": 5.0, "label_smoothing": 0.1}

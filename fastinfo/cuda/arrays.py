@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -46,17 +47,19 @@ class Memory:
         """Number of elements."""
         return math.prod(self.shape)
 
-    @property
+    @lazy
     def reach(self) -> tuple[int, int]:
         """Offsets of the lowest and the highest element from the first."""
-        ends = [(n - 1) * step for n, step in zip(self.shape, self.strides, strict=True)]
-        return sum(min(e, 0) for e in ends), sum(max(e, 0) for e in ends)
+        low = high = 0
+        for n, step in zip(self.shape, self.strides, strict=True):
+            low, high = min(low, low + (n - 1) * step), max(high, high + (n - 1) * step)
+        return low, high
 
     @lazy
     def flat(self) -> Any:
         """All elements it spans, as a one-dimensional array that kernels take."""
         low, high = self.reach
-        return seam.span(self, low, high - low + 1 if self.size else 0)
+        return seam.span(self, low, (high - low + 1 if self.size else 0,))
 
     @property
     def first(self) -> int:
@@ -76,11 +79,7 @@ class Memory:
     @property
     def shaped(self) -> Any:
         """A contiguous array in its shape, as kernels take it."""
-        return self.flat.reshape(self.shape)
-
-    def nothing(self, dtype: str) -> Any:
-        """Return an array of no elements, as kernels take it."""
-        return seam.span(dataclasses.replace(self, dtype=np.dtype(dtype)), 0, 0)
+        return seam.span(self, 0, self.shape)
 
     def moved(self, axis: int) -> Memory:
         """Return a view with an axis last."""
@@ -97,11 +96,13 @@ class Memory:
 
     def part(self, k: int) -> Memory:
         """Return the k-th of the parts along the first axis of memory that `new` made."""
-        return read("", self.native[k]).data
+        address = self.address + k * self.strides[0] * self.dtype.itemsize
+        return _side_by_side(self.native[k], self.shape[1:], self.storage, address, self)
 
     def reshape(self, shape: tuple[int, ...]) -> Memory:
         """Return memory that `new` made in another shape."""
-        return read("", self.native.reshape(shape)).data
+        native = self.native.reshape(shape)
+        return _side_by_side(native, shape, self.storage, self.address, self)
 
     def filled(self, v: float) -> Memory:
         """Return the same, filled with a number."""
@@ -125,15 +126,16 @@ def blocks(count: int, length: int) -> int:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a library's arrays are described and made: `describe` gives address, stream and place."""
+    """How a library's arrays are described and made: `describe` gives stream and place."""
 
-    describe: Callable[[Any], tuple[int, int, str]]
+    address: Callable[[Any], int]
+    describe: Callable[[Any], tuple[int, str]]
     make: Callable[[Sequence[int], str, Any], Any]
 
 
-def _describe_torch(x: Any) -> tuple[int, int, str]:
+def _describe_torch(x: Any) -> tuple[int, str]:
     torch = import_module("torch")
-    return x.data_ptr(), torch.cuda.current_stream(x.device).cuda_stream, f"cuda:{x.device.index}"
+    return torch.cuda.current_stream(x.device).cuda_stream, f"cuda:{x.device.index}"
 
 
 def _make_torch(shape: Sequence[int], dtype: str, like: Any) -> Any:
@@ -141,9 +143,9 @@ def _make_torch(shape: Sequence[int], dtype: str, like: Any) -> Any:
     return torch.empty(tuple(shape), dtype=getattr(torch, dtype), device=like.device)
 
 
-def _describe_cupy(x: Any) -> tuple[int, int, str]:
+def _describe_cupy(x: Any) -> tuple[int, str]:
     cupy = import_module("cupy")
-    return x.data.ptr, cupy.cuda.get_current_stream().ptr, f"cuda:{x.device.id}"
+    return cupy.cuda.get_current_stream().ptr, f"cuda:{x.device.id}"
 
 
 def _make_cupy(shape: Sequence[int], dtype: str, like: Any) -> Any:
@@ -153,9 +155,9 @@ def _make_cupy(shape: Sequence[int], dtype: str, like: Any) -> Any:
 
 
 KINDS = {
-    "torch": Kind(_describe_torch, _make_torch),
-    "cupy": Kind(_describe_cupy, _make_cupy),
-    "numba": Kind(seam.describe, seam.make),
+    "torch": Kind(lambda x: x.data_ptr(), _describe_torch, _make_torch),
+    "cupy": Kind(lambda x: x.data.ptr, _describe_cupy, _make_cupy),
+    "numba": Kind(seam.address_of, seam.describe, seam.make),
 }
 
 
@@ -173,14 +175,27 @@ def read(name: str, x: Any) -> Source:
     if getattr(x, "requires_grad", False):
         refuse_grad(name, x, kind)
         x = x.detach()
-    dtype = str(x.dtype).removeprefix("torch.")
-    address, stream, place = KINDS[kind].describe(x)
+    dtype = _name(x.dtype)
+    stream, place = KINDS[kind].describe(x)
     queue = seam.Stream(stream, int(place.partition(":")[2]))
-    word = np.dtype(np.uint16) if dtype in ("float16", "bfloat16") else np.dtype(dtype)
+    word = _word(dtype)
     shape = tuple(int(n) for n in x.shape)
     strides = tuple(x.stride()) if kind == "torch" else _in_elements(name, x.strides, word.itemsize)
+    address = KINDS[kind].address(x)
     memory = Memory(x, kind, shape, strides, word, dtype, address, queue, place)
     return Source(name, memory, dtype, kind, x.dtype, place)
+
+
+@cache
+def _name(dtype: Any) -> str:
+    """Name of a type of NumPy's or of torch's: NumPy takes 3 us to make one."""
+    return str(dtype).removeprefix("torch.")
+
+
+@cache
+def _word(storage: str) -> np.dtype:
+    """Type that kernels read elements as."""
+    return np.dtype(np.uint16 if storage in ("float16", "bfloat16") else storage)
 
 
 def _view_of_jax(name: str, x: Any) -> Any:
@@ -225,7 +240,23 @@ def empty(shape: Sequence[int], dtype: str, like: Source) -> Memory:
 
 def new(shape: Sequence[int], dtype: str, like: Memory) -> Memory:
     """Return uninitialised memory as `empty` does."""
-    return read("", KINDS[like.kind].make(shape, dtype, like.native)).data
+    kind = KINDS[like.kind]
+    native = kind.make(shape, dtype, like.native)
+    return _side_by_side(native, tuple(shape), dtype, kind.address(native), like)
+
+
+def _side_by_side(
+    native: Any, shape: tuple[int, ...], storage: str, address: int, like: Memory
+) -> Memory:
+    """Return memory whose elements lie side by side, on the stream of other memory."""
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= n
+    return Memory(
+        native, like.kind, shape, tuple(reversed(strides)), _word(storage), storage, address,
+        like.stream, like.place,
+    )  # fmt: skip
 
 
 def as_result(values: Memory, dtype: str) -> Memory:
@@ -388,7 +419,7 @@ class Rows:
         """Offset of each row in the memory, on the device; none where `place` tells."""
         x = self.data
         if self.row_step is not None:
-            return x.nothing("int64")
+            return seam.nothing("int64")
         from fastinfo.cuda import reduction_kernels as kernels
 
         out, threads = new((self.count,), "int64", x), kernels.THREADS

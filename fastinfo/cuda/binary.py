@@ -123,7 +123,7 @@ def _read(problem: Problem, values: Memory | None, grad: Memory | None) -> Memor
     kind = np.dtype(real).type
     memories: list[tuple[Any, ...]] = []
     for r, none in zip(rows, (None, None, real, real, real, x.dtype.name), strict=True):
-        memory = x.nothing(str(none)) if r is None else r.data.flat
+        memory = seam.nothing(str(none)) if r is None else r.data.flat
         memories.append((memory, *_located(own if r is None else r)))
     seam.launch(
         kernel, count, THREADS, x.stream, *[part for memory in memories for part in memory],

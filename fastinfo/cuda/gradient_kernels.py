@@ -154,7 +154,7 @@ def losses_and_gradients(storage, softcap, weights, soft):
     )  # fmt: skip
     finish, coefficients_of = rows.loss_of(real, softcap), _coefficients(real, softcap)
     emit, fill = emitter(storage, softcap, weights, soft, storage), filler(storage)
-    kind = mathematics(real).real
+    weighed, kind = rows.weight_of(real), mathematics(real).real
     zero, nan = kind(0), kind(np.nan)
 
     @kernel
@@ -163,17 +163,17 @@ def losses_and_gradients(storage, softcap, weights, soft):
         out, out_starts, out_place,
     ):  # fmt: skip
         i = cuda.blockIdx.x
-        target, start = targets[i], start_of(starts, place, i)
-        at, out_start = start_of(y_starts, y_place, i), start_of(out_starts, out_place, i)
-        loss = nan if target == NO_CLASS else zero
-        if active[i] == zero or target == NO_CLASS:
+        target, weight = rows.target_of(targets, i), weighed(active, i)
+        start, at = start_of(starts, place, i), start_of(y_starts, y_place, i)
+        out_start, loss = start_of(out_starts, out_place, i), nan if target == NO_CLASS else zero
+        if weight == zero or target == NO_CLASS:
             fill(loss, 0, width, out, out_start, out_place[STEP])
         else:
             logit = load(x, start + target * place[STEP]) if target >= 0 else nan
             given = y, at, y_place[STEP], w, target, logit, option
             state = read_piece(x, start, place, 0, width, given)
-            loss = finish(state, target, logit, active[i], w, option)
-            coefficients = coefficients_of(state, target, logit, active[i], w, option)
+            loss = finish(state, target, logit, weight, w, option)
+            coefficients = coefficients_of(state, target, logit, weight, w, option)
             cuda.syncthreads()  # `out` may be the logits: all have read the target's
             written = y, at, y_place[STEP], w, target, option, coefficients
             emit(x, start, place, 0, width, written, out, out_start, out_place)
@@ -187,14 +187,15 @@ def losses_and_gradients(storage, softcap, weights, soft):
 def coefficients(real, softcap):
     """Kernel: coefficients of gradients from the states of pieces, a thread a row."""
     merged, coefficients_of = rows.row_of_pieces(real, softcap), _coefficients(real, softcap)
+    weighed = rows.weight_of(real)
 
     @kernel
     def write_coefficients(numbers, integers, targets, active, w, option, out):
         i = cuda.grid(1)
-        if i < targets.size:
-            state = merged(numbers, integers, i, option)
+        if i < out.shape[0]:
+            state, target = merged(numbers, integers, i, option), rows.target_of(targets, i)
             logit = numbers[i, 0, rows.TARGET_LOGIT]
-            found = coefficients_of(state, targets[i], logit, active[i], w, option)
+            found = coefficients_of(state, target, logit, weighed(active, i), w, option)
             out[i, REFERENCE], out[i, SCALE], out[i, SHARE], out[i, TARGET] = found
 
     return write_coefficients
@@ -204,7 +205,8 @@ def coefficients(real, softcap):
 def gradients(storage, softcap, weights, soft, into):
     """Kernel: write what coefficients say, a block a piece of a row; block (row, piece)."""
     emit, fill = emitter(storage, softcap, weights, soft, into), filler(into)
-    kind = mathematics("float64" if storage == "float64" else "float32").real
+    real = "float64" if storage == "float64" else "float32"
+    weighed, kind = rows.weight_of(real), mathematics(real).real
     zero, nan = kind(0), kind(np.nan)
 
     @kernel
@@ -215,8 +217,8 @@ def gradients(storage, softcap, weights, soft, into):
         i, begin = cuda.blockIdx.x, cuda.blockIdx.y * length
         out_start = start_of(out_starts, out_place, i)
         end = min(begin + length, width)
-        target = targets[i]
-        if active[i] == zero or target == NO_CLASS:
+        target = rows.target_of(targets, i)
+        if weighed(active, i) == zero or target == NO_CLASS:
             blank = nan if target == NO_CLASS else zero
             fill(blank, begin, end, out, out_start, out_place[STEP])
         else:
@@ -231,14 +233,14 @@ def gradients(storage, softcap, weights, soft, into):
 @cache
 def entropy_coefficients(real):
     """Kernel: entropies, and coefficients of their gradients, from figures; a thread a row."""
-    m_ = mathematics(real)
+    m_, weighed = mathematics(real), rows.weight_of(real)
     exp, zero = m_.exp, m_.real(0)
 
     @kernel
     def write_coefficients(figures, active, option, values, out):
         i = cuda.grid(1)
         if i < values.size:
-            weight = active[i]
+            weight = weighed(active, i)
             entropy, log_sum = figures[rows.ENTROPY_OF_ROW, i], figures[rows.LOG_SUM, i]
             inverse_t = option[rows.INVERSE_TEMPERATURE]
             factor = -weight * inverse_t * exp(-log_sum)

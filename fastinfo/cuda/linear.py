@@ -12,6 +12,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -106,7 +107,7 @@ def rows_between(x: Rows, lo: int, hi: int) -> Rows:
 def _copy(x: Rows, count: int, out: Memory, real: str, active: Memory | None = None) -> None:
     """Write rows into memory of another type."""
     target = Rows.along(out, _source(out))
-    weights = x.data.nothing(real) if active is None else active.flat
+    weights = seam.nothing(real) if active is None else active.flat
     seam.launch(
         kernels.copies(x.storage, out.storage, real), count if x.width else 0, kernels.THREADS,
         out.stream, x.data.flat, x.starts, x.place, x.width, weights, out.flat, target.starts,
@@ -513,13 +514,13 @@ def _accumulate(a: Memory, b: Memory, out: Memory, first: bool) -> None:
         products.multiply_add(a, b, out, None)
 
 
-def _give_rows(values: Memory, target: Rows, active: Memory) -> None:
+def _give_rows(values: Memory, target: Rows, active: Any) -> None:
     """Round the derivatives by some rows of hidden; those of ignored rows are 0."""
     source = Rows.along(values, _source(values))
     seam.launch(
         kernels.copies(values.storage, target.storage, values.storage),
         source.count if source.width else 0, kernels.THREADS, values.stream, values.flat,
-        source.starts, source.place, source.width, active.flat, target.data.flat, target.starts,
+        source.starts, source.place, source.width, active, target.data.flat, target.starts,
         target.place,
     )  # fmt: skip
 

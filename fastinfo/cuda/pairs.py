@@ -149,8 +149,8 @@ def _settle(job: Job, out: Memory, known: int, sums: tuple[Any, ...] | None = No
     n, m = out.shape
     pieces = blocks(m, kernels.SETTLERS)
     if sums is None:
-        nothing = out.nothing("float64")
-        sums = (nothing,) * 4 + (out.nothing("int32"), (np.float64(0), np.float64(0)))
+        nothing = seam.nothing("float64")
+        sums = (nothing,) * 4 + (seam.nothing("int32"), (np.float64(0), np.float64(0)))
     seam.launch(
         kernels.settled(*job.key, known), n * pieces, kernels.SETTLERS, out.stream,
         *job.x.arguments, *job.y.arguments, job.x.width, *sums, np.float64(job.parameter),

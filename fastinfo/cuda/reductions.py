@@ -77,7 +77,7 @@ def row_weights(
     weights = new((count,), real, x)
     pieces = max(1, blocks(count, kernels.ROWS))
     sums = new((pieces,), "float64", x)
-    none, nowhere = x.nothing(real), x.nothing("int64")
+    none, nowhere = seam.nothing(real), seam.nothing("int64")
     total, mean = new((1,), real, x), reduction == "mean"
     seam.launch(
         kernels.row_weights(real), pieces, THREADS, x.stream,
@@ -115,7 +115,7 @@ def sum_of(values: Memory, real: str, factor: float = 1.0, divisor: Memory | Non
         seam.launch(kernels.sums(), pieces, THREADS, values.stream, values.flat, sums.flat)
         values = sums
     result = new((), real, values)
-    none = values.nothing(real) if divisor is None else divisor.flat
+    none = seam.nothing(real) if divisor is None else divisor.flat
     seam.launch(
         kernels.results(real), 1, THREADS, values.stream, values.flat, np.float64(factor), none,
         result.flat,

@@ -345,25 +345,43 @@ def loss_of(real, softcap):
 # --- kernels -------------------------------------------------------------------------------------
 
 
+@helper
+def target_of(targets, i):
+    """Class of a row, "ignored" where no targets are given."""
+    return targets[i] if targets.size else np.int64(IGNORED)
+
+
+@cache
+def weight_of(real):
+    """Weight of a row, 1 where no weights are given."""
+    one = mathematics(real).real(1)
+
+    @helper
+    def weight(weights, i):
+        return weights[i] if weights.size else one
+
+    return weight
+
+
 @cache
 def losses(storage, softcap, weights, soft):
     """Kernel: losses of rows, a block each."""
     read_piece = piece_reader(storage, softcap, weights, soft, False, False)
     real = "float64" if storage == "float64" else "float32"
-    finish, load = loss_of(real, softcap), loader(storage)[0]
+    finish, load, weighed = loss_of(real, softcap), loader(storage)[0], weight_of(real)
     kind = mathematics(real).real
     zero, nan = kind(0), kind(np.nan)
 
     @kernel
     def read_losses(x, starts, place, width, y, y_starts, y_place, w, targets, active, option, out):
         i = cuda.blockIdx.x
-        target, start = targets[i], start_of(starts, place, i)
-        loss = nan if target == NO_CLASS else zero
-        if active[i] != zero and target != NO_CLASS:
+        target, weight = target_of(targets, i), weighed(active, i)
+        start, loss = start_of(starts, place, i), nan if target == NO_CLASS else zero
+        if weight != zero and target != NO_CLASS:
             logit = load(x, start + target * place[STEP]) if target >= 0 else nan
             given = y, start_of(y_starts, y_place, i), y_place[STEP], w, target, logit, option
             state = read_piece(x, start, place, 0, width, given)
-            loss = finish(state, target, logit, active[i], w, option)
+            loss = finish(state, target, logit, weight, w, option)
         if cuda.threadIdx.x == 0:
             out[i] = loss
 
@@ -375,7 +393,8 @@ def states(storage, softcap, weights, soft, statistics, ranks):
     """Kernel: states of pieces of rows, a block each; block (row, piece)."""
     read_piece = piece_reader(storage, softcap, weights, soft, statistics, ranks)
     find_nan, load = finder_of_nan(storage), loader(storage)[0]
-    kind = mathematics("float64" if storage == "float64" else "float32").real
+    real = "float64" if storage == "float64" else "float32"
+    weighed, kind = weight_of(real), mathematics(real).real
     nan, infinity = kind(np.nan), kind(np.inf)
 
     @kernel
@@ -386,9 +405,9 @@ def states(storage, softcap, weights, soft, statistics, ranks):
         i, piece = cuda.blockIdx.x, cuda.blockIdx.y
         begin = piece * length
         end = min(begin + length, width)
-        if active[i] == kind(0):
+        if weighed(active, i) == kind(0):
             end = begin
-        target, start = targets[i], start_of(starts, place, i)
+        target, start = target_of(targets, i), start_of(starts, place, i)
         logit = load(x, start + target * place[STEP]) if target >= 0 else nan
         given = y, start_of(y_starts, y_place, i), y_place[STEP], w, target, logit, option
         m, rest, e, a, c, _, at, rank = read_piece(x, start, place, begin, end, given)
@@ -441,17 +460,19 @@ def row_of_pieces(real, softcap):
 def finishes(real, softcap):
     """Kernel: losses from the states of pieces, a thread a row."""
     merged, finish = row_of_pieces(real, softcap), loss_of(real, softcap)
+    weighed = weight_of(real)
     zero, nan = mathematics(real).real(0), mathematics(real).real(np.nan)
 
     @kernel
     def finish_rows(numbers, integers, targets, active, w, option, out):
         i = cuda.grid(1)
         if i < out.size:
-            out[i] = nan if targets[i] == NO_CLASS else zero
-            if active[i] != zero and targets[i] != NO_CLASS:
+            target, weight = target_of(targets, i), weighed(active, i)
+            out[i] = nan if target == NO_CLASS else zero
+            if weight != zero and target != NO_CLASS:
                 state = merged(numbers, integers, i, option)
                 logit = numbers[i, 0, TARGET_LOGIT]
-                out[i] = finish(state, targets[i], logit, active[i], w, option)
+                out[i] = finish(state, target, logit, weight, w, option)
 
     return finish_rows
 
@@ -469,7 +490,7 @@ def summaries(real, softcap):
     @kernel
     def summarise_rows(numbers, integers, targets, option, figures, positions):
         i = cuda.grid(1)
-        if i < targets.size:
+        if i < figures.shape[1]:
             m, rest, e, _, _, z, at, rank = merged(numbers, integers, i, option)
             inverse_t, log_sum = option[INVERSE_TEMPERATURE], log_sum_of(m, rest)
             figures[RAW_MAXIMUM, i], figures[MAXIMUM, i] = m, z * inverse_t
@@ -477,7 +498,7 @@ def summaries(real, softcap):
             figures[LOGSUMEXP, i] = z * inverse_t + (log_sum if abs(m) < infinity else zero)
             figures[ENTROPY_OF_ROW, i] = entropy_of(rest, e, inverse_t) + zero * log_sum
             positions[ARGMAX_OF_ROW, i] = at
-            known = targets[i] >= 0
+            known = target_of(targets, i) >= 0
             gap = (z - z_of(numbers[i, 0, TARGET_LOGIT], option)) * inverse_t
             figures[LOG_PROB, i] = -(log_sum + gap) if known else nan
             positions[RANK_OF_TARGET, i] = rank if known else -1

@@ -88,24 +88,19 @@ class Problem:
     @lazy
     def others(self) -> tuple[Any, ...]:
         """What kernels are given after the logits: soft targets, weights of classes, targets."""
-        x = self.logits.data
         y = self.logits if self.soft is None else self.soft
-        w = x.nothing(self.real) if self.class_weight is None else self.class_weight.flat
-        return y.data.flat, y.starts, y.place, w, self.row_targets.flat
+        w = seam.nothing(self.real) if self.class_weight is None else self.class_weight.flat
+        return y.data.flat, y.starts, y.place, w, self.row_targets
 
-    @lazy
-    def row_targets(self) -> Memory:
-        """Class of each row, -1 for none."""
-        if self.targets is not None:
-            return self.targets
-        return new((self.logits.count,), "int64", self.logits.data).filled(-1)
+    @property
+    def row_targets(self) -> Any:
+        """Class of each row as kernels take them, none if there are no targets."""
+        return seam.nothing("int64") if self.targets is None else self.targets.flat
 
-    @lazy
-    def row_weights(self) -> Memory:
-        """Weight of each row; rows of weight 0 are not read."""
-        if self.active is not None:
-            return self.active
-        return new((self.logits.count,), self.real, self.logits.data).filled(1)
+    @property
+    def row_weights(self) -> Any:
+        """Weight of each row as kernels take them, none if all count; of weight 0 none is read."""
+        return seam.nothing(self.real) if self.active is None else self.active.flat
 
     @property
     def own(self) -> tuple[Any, ...]:
@@ -136,7 +131,7 @@ def losses(problem: Problem, out: Memory | None = None) -> Memory:
     result = new((count,), problem.real, problem.logits.data)
     if problem.pieces == 1:
         given = (
-            *problem.own, *problem.others, active.flat, problem.option, result.flat,
+            *problem.own, *problem.others, active, problem.option, result.flat,
         )  # fmt: skip
         if out is None:
             kernel = kernels.losses(*problem.variant)
@@ -146,7 +141,7 @@ def losses(problem: Problem, out: Memory | None = None) -> Memory:
         seam.launch(kernel, count, THREADS, problem.stream, *given)
         return result
     numbers, integers = _states(problem)
-    weighed = numbers.shaped, integers.shaped, problem.row_targets.flat, active.flat
+    weighed = numbers.shaped, integers.shaped, problem.row_targets, active
     w = problem.others[3]
     seam.launch(
         kernels.finishes(problem.real, problem.options.capped), blocks(count, THREADS), THREADS,
@@ -177,7 +172,7 @@ def _figures(problem: Problem) -> tuple[Memory, Memory]:
     positions = new((kernels.INTEGER_FIGURES, count), "int64", x)
     seam.launch(
         kernels.summaries(problem.real, problem.options.capped), blocks(count, THREADS), THREADS,
-        problem.stream, numbers.shaped, integers.shaped, problem.row_targets.flat, problem.option,
+        problem.stream, numbers.shaped, integers.shaped, problem.row_targets, problem.option,
         figures.shaped, positions.shaped,
     )  # fmt: skip
     return figures, positions
@@ -190,7 +185,7 @@ def entropies(problem: Problem, out: Memory | None = None) -> Memory:
     values, found = new((count,), problem.real, x), _coefficients_for(problem)
     seam.launch(
         gradient_kernels.entropy_coefficients(problem.real), blocks(count, THREADS), THREADS,
-        problem.stream, figures.shaped, active.flat, problem.option, values.flat,
+        problem.stream, figures.shaped, active, problem.option, values.flat,
         found.shaped,
     )  # fmt: skip
     if out is not None:
@@ -232,7 +227,7 @@ def _states(problem: Problem) -> tuple[Memory, Memory]:
     active = problem.row_weights
     seam.launch(
         kernel, (count, pieces) if count else 0, THREADS, problem.stream, *problem.own,
-        problem.length, *problem.others, active.flat, problem.option, numbers.shaped,
+        problem.length, *problem.others, active, problem.option, numbers.shaped,
         integers.shaped,
     )  # fmt: skip
     return numbers, integers
@@ -252,6 +247,6 @@ def _emit(problem: Problem, found: Memory, out: Memory, way: str = "") -> None:
     length = problem.length if problem.pieces > 1 else problem.logits.width
     seam.launch(
         kernel, (count, -(-problem.logits.width // length)) if count else 0, THREADS,
-        problem.stream, *problem.own, length, *problem.others, active.flat, problem.option,
+        problem.stream, *problem.own, length, *problem.others, active, problem.option,
         found.shaped, *_place_of(problem, out),
     )  # fmt: skip

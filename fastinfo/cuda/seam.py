@@ -10,7 +10,6 @@ import importlib.util
 import math
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from fractions import Fraction
@@ -105,27 +104,128 @@ class Stream(NamedTuple):
 def launch(
     compiled: Any, blocks: int | tuple[Any, ...], threads: int, stream: Stream, *given: Any
 ) -> None:
-    """Run a kernel on a stream, without waiting for it."""
+    """Run a kernel on a stream, without waiting for it.
+
+    What Numba would pass is passed here: it finds out again at each launch how, 10 us an array.
+    """
     if not blocks:
         return
     if SIMULATED:
         compiled[blocks, threads, 0](*given)
+        return
+    kinds: list[Any] = [compiled, stream.device]
+    words: list[Any] = []
+    for value in given:
+        pass_on(value, kinds, words)
+    key = tuple(kinds)
+    with _on(stream.device):
+        function = _functions.get(key)
+        if function is None:
+            function = _functions[key] = _loaded(compiled, given)
+        _run(_queue(stream.address), _grid(blocks, threads), function, *words)
+
+
+class Given:
+    """A contiguous array as kernels take it: what it holds, and the words it is passed as."""
+
+    __slots__ = ("dtype", "kind", "shape", "words")
+
+    def __init__(self, dtype: np.dtype, shape: tuple[int, ...], address: int) -> None:
+        self.dtype, self.shape, self.kind = dtype, shape, dtype.char + str(len(shape))
+        steps, step = [], dtype.itemsize
+        for n in reversed(shape):
+            steps.append(step)
+            step *= n
+        size = step // dtype.itemsize
+        nobody = (0, 0)  # counts references to it, or owns it
+        self.words = (*nobody, size, dtype.itemsize, address, *shape, *reversed(steps))
+
+
+_functions: dict[tuple[Any, ...], Any] = {}
+
+
+def pass_on(value: Any, kinds: list[Any], words: list[Any]) -> None:
+    """Add what an argument is, and what it is passed as."""
+    if type(value) is Given:
+        kinds.append(value.kind)
+        words.extend(value.words)
+    elif type(value) is tuple:
+        kinds.append(len(value))
+        for part in value:
+            pass_on(part, kinds, words)
+    elif type(value) is bool:
+        kinds.append(bool)
+        words.append(value)
     else:
-        with _on(stream.device):
-            _configured(compiled, blocks, threads, stream)(*given)
+        kind: Any = type(value)
+        kinds.append(kind)
+        words.append(_as_c(kind)(value))
 
 
-def _on(device: int) -> Any:
-    """Make a device the current one, if there are several."""
-    return _cuda.gpus[device] if len(_cuda.gpus) > 1 else nullcontext()
+@cache
+def _as_c(kind: type) -> Any:
+    """Type of C of a number."""
+    return np.ctypeslib.as_ctypes_type(np.dtype(kind))
+
+
+def type_of(value: Any) -> Any:
+    """Numba's type of an argument of a kernel."""
+    from numba.cuda import types
+    from numba.cuda.np.numpy_support import from_dtype
+
+    if isinstance(value, tuple):
+        return types.BaseTuple.from_types([type_of(part) for part in value])
+    if isinstance(value, bool):
+        return types.boolean
+    if isinstance(value, Given):
+        return types.Array(from_dtype(value.dtype), len(value.shape), "C")
+    return from_dtype(np.dtype(type(value)))
+
+
+def _loaded(compiled: Any, given: tuple[Any, ...]) -> Any:
+    """Return a kernel compiled for some arguments, as the driver of the current device has it."""
+    kernel = compiled.compile(tuple(type_of(value) for value in given))
+    return kernel._codelibrary.get_cufunc().kernel
+
+
+def _run(stream: Any, grid: Any, function: Any, *words: Any) -> None:
+    from cuda.core import launch
+
+    launch(stream, grid, function, *words)
 
 
 @lru_cache(maxsize=1024)
-def _configured(compiled: Any, blocks: Any, threads: int, stream: Stream) -> Any:
-    """Return what launches a kernel; of few blocks Numba warns, but there may be no more."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Grid size")
-        return compiled[blocks, threads, _stream(stream)]
+def _grid(blocks: int | tuple[int, ...], threads: int) -> Any:
+    """How many blocks of how many threads, as the driver has it."""
+    from cuda.core import LaunchConfig
+
+    return LaunchConfig(grid=blocks, block=threads)
+
+
+@lru_cache(maxsize=1024)
+def _queue(address: int) -> Any:
+    """A stream as the driver has it."""
+    from cuda.core import Stream
+
+    return Stream.from_handle(address)
+
+
+_here = threading.local()
+
+
+def _on(device: int) -> Any:
+    """Make a device the current one; the only one, once a thread."""
+    if _count() > 1:
+        return _cuda.gpus[device]
+    if not getattr(_here, "ready", False):
+        _cuda.current_context()
+        _here.ready = True
+    return nullcontext()
+
+
+@cache
+def _count() -> int:
+    return len(_cuda.gpus)
 
 
 @cache
@@ -157,12 +257,16 @@ def formula(function: Callable[..., Any], mathematics: Any) -> Any:
 # --- arrays --------------------------------------------------------------------------------------
 
 
-def describe(x: Any) -> tuple[int, int, str]:
-    """Address, stream and device of a Numba device array."""
+def address_of(x: Any) -> int:
+    """Address of a Numba device array."""
+    return int(x._ary.ctypes.data if SIMULATED else x.device_ctypes_pointer.value or 0)
+
+
+def describe(x: Any) -> tuple[int, str]:
+    """Stream and device of a Numba device array."""
     if SIMULATED:
-        return x._ary.ctypes.data, 0, "cuda:0"
-    stream = int(getattr(x.stream, "handle", 0))  # x.stream is 0 for none
-    return x.device_ctypes_pointer.value or 0, stream, f"cuda:{_device_of(x)}"
+        return 0, "cuda:0"
+    return int(getattr(x.stream, "handle", 0)), f"cuda:{_device_of(x)}"  # x.stream is 0 for none
 
 
 def _device_of(x: Any) -> int:
@@ -180,17 +284,20 @@ def make(shape: Sequence[int], dtype: str, like: Any) -> Any:
         return _cuda.device_array(tuple(shape), kind, stream=like.stream)
 
 
-def span(memory: Any, low: int, size: int) -> Any:
-    """Return elements from `low` on as a one-dimensional array that kernels take."""
-    dtype, address = memory.dtype, memory.address + low * memory.dtype.itemsize
+def span(memory: Any, low: int, shape: tuple[int, ...]) -> Any:
+    """Return elements from `low` on as a contiguous array that kernels take."""
+    address = memory.address + low * memory.dtype.itemsize
     if SIMULATED:
-        return _simulated(address, size, dtype, memory.native)
-    interface = {
-        "shape": (size,), "strides": None, "typestr": dtype.str, "data": (address, False),
-        "version": 2,
-    }  # fmt: skip
-    with _on(memory.stream.device):
-        return _cuda.from_cuda_array_interface(interface, owner=memory.native, sync=False)
+        return _simulated(address, math.prod(shape), memory.dtype, memory.native).reshape(shape)
+    return Given(memory.dtype, shape, address)
+
+
+@cache
+def nothing(dtype: str) -> Any:
+    """Return an array of no elements, as kernels take it."""
+    if SIMULATED:
+        return _simulated(0, 0, np.dtype(dtype), None)
+    return Given(np.dtype(dtype), (0,), 0)
 
 
 def _simulated(address: int, size: int, dtype: np.dtype, owner: Any) -> Any:
@@ -224,10 +331,16 @@ def to_host(memory: Any) -> np.ndarray:
 def _flat_to_host(memory: Any) -> np.ndarray:
     if SIMULATED:
         return memory.flat.copy_to_host()
+    given = memory.flat
+    interface = {
+        "shape": given.shape, "strides": None, "typestr": given.dtype.str,
+        "data": (memory.address - memory.first * given.dtype.itemsize, False), "version": 2,
+    }  # fmt: skip
     with _on(memory.stream.device):
+        array = _cuda.from_cuda_array_interface(interface, owner=memory.native, sync=False)
         # a copy on no stream waits for the default one, not for those that torch makes
         stream = _stream(memory.stream)
-        flat = memory.flat.copy_to_host(stream=stream)
+        flat = array.copy_to_host(stream=stream)
         stream.synchronize()
     return flat
 
