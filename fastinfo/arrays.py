@@ -151,7 +151,7 @@ def _from_dlpack(name: str, x: Any, kind: str) -> np.ndarray:
             f"processor's memory and on CUDA devices; copy it there first"
         )
     if getattr(x, "requires_grad", False):
-        refuse_grad(name, x, kind)
+        refuse_grad(name, kind)
         x = x.detach()
     if kind == "torch":  # `numpy` keeps the memory writable, which `np.from_dlpack` may not
         x = x.resolve_neg()
@@ -182,7 +182,7 @@ def from_sequence(name: str, x: Any) -> np.ndarray:
         ) from None
 
 
-def refuse_grad(name: str, x: Any, kind: str) -> None:
+def refuse_grad(name: str, kind: str) -> None:
     """TypeError for a tensor that records a graph."""
     if sys.modules[kind].is_grad_enabled():
         raise TypeError(

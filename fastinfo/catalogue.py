@@ -129,12 +129,12 @@ class Measure:
     """
 
     name: str
+    total: Sum = field(repr=False)
     parameters: tuple[str, ...] = ()
     symmetric: bool = False
     metric: bool = False
     upper_bound: float = inf
     has_base: bool = True
-    total: Sum = field(default=Sum(formulas.kl_bin), repr=False)
     plain_total: Sum | None = field(default=None, repr=False)
     finish: Callable[..., Any] = field(default=formulas.same, repr=False)
     products: tuple[Product, ...] = field(default=(), repr=False)
@@ -336,7 +336,7 @@ _ROWS = (
     ),
     Measure(
         "js_divergence",
-        ("weights",),
+        parameters=("weights",),
         symmetric=True,
         upper_bound=log(2.0),
         total=_JS_SUM,
@@ -366,7 +366,7 @@ _ROWS = (
     ),
     Measure(
         "renyi_divergence",
-        ("alpha",),
+        parameters=("alpha",),
         total=Sum(formulas.renyi_term, formulas.renyi_of_excess, far=_POWERS, quick=_RENYI_QUICK),
         plain_total=_POWERS,
         products=_power_products(

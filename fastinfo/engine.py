@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from queue import SimpleQueue
 from types import FunctionType
@@ -88,18 +88,21 @@ class HelperCompiler(Compiler):
 
 
 def helper(
-    flags: frozenset[str] = EXACT, inline: bool = True
-) -> Callable[[Callable[..., Any]], Any]:
+    function: Callable[..., Any] | None = None, *, flags: frozenset[str] = EXACT,
+    inline: bool = True,
+) -> Any:  # fmt: skip
     """Decorate a function of kernels that keeps its own fast-math flags, and is inlined there.
 
     It cannot be called from Python: without that wrapper it compiles in half the time.
     """
+    if function is None:
+        return partial(helper, flags=flags, inline=inline)
     without = UNCOUNTED | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     compiled = numba.njit(
         fastmath=set(flags), error_model="numpy", forceinline=inline,
         pipeline_class=HelperCompiler, **without,
     )  # fmt: skip
-    return lambda function: compiled(named_apart(function))
+    return compiled(named_apart(function))
 
 
 def named_apart(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,17 +157,15 @@ def name_of(value: Any) -> str:
     return name
 
 
-def formula(
-    function: Callable[..., Any], mathematics: object = None, flags: frozenset[str] = EXACT
-) -> Any:
+def formula(function: Callable[..., Any], mathematics: object = None) -> Any:
     """Compile a plain function of `formulas.py`, its `log`, `exp`, ... taken from `mathematics`."""
     scope = dict(function.__globals__)
     for name in function.__code__.co_names:
         if hasattr(mathematics, name):
             scope[name] = getattr(mathematics, name)
         elif isinstance(scope.get(name), FunctionType):
-            scope[name] = formula(scope[name], mathematics, flags)
-    return helper(flags)(FunctionType(function.__code__, scope, function.__name__))
+            scope[name] = formula(scope[name], mathematics)
+    return helper(FunctionType(function.__code__, scope, function.__name__))
 
 
 # --- cache of compiled kernels -------------------------------------------------------------------
@@ -433,9 +434,7 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def run(
-    task: Callable[[int, int], None], n: int, step: int, most: int = 0, threads: int | None = None
-) -> None:
+def run(task: Callable[[int, int], None], n: int, step: int, most: int = 0) -> None:
     """Call ``task(lo, hi)`` over [0, n) in pieces, on all threads, the caller's first.
 
     A piece is `step` long; with `most`, half of what is a thread's share of what is left, down to a
@@ -444,7 +443,7 @@ def run(
     kernel's launch 0.5 us: what is no more than a step runs in the calling thread. Ctrl-C reaches
     that between two pieces.
     """
-    threads = 1 if getattr(_worker, "inside", False) else threads or get_num_threads()
+    threads = 1 if getattr(_worker, "inside", False) else get_num_threads()
     workers = max(1, min(threads, -(-n // step)))
     least = max(1, step // 4) if most else step
     begin, lock, failed = 0, threading.Lock(), False

@@ -100,7 +100,7 @@ def softmax_cross_entropy(log_sum, offset, gap, target_weight, a, c, z_loss, inv
 
 
 def target_gradient(r, w, is_maximum, target_weight, c_target, c, z_term):
-    """W p_y - c_y of the target's class: p_y - 1 is -(sum of the others) / sum, uncancelled.
+    """w p_y - c_y of the target's class: p_y - 1 is -(sum of the others) / sum, uncancelled.
 
     `c_target` is the weight of the target's class among the weights c of all classes.
     """
@@ -475,7 +475,7 @@ def lifted_power_term(p, q, d, alpha):
 
 
 def inside_term(p, q, d, parameter):
-    """Q where p > 0: what α = 0 leaves of a product of powers."""
+    """q where p > 0: what α = 0 leaves of a product of powers."""
     return q if p > 0.0 else 0.0 * (p + q)
 
 
@@ -489,7 +489,7 @@ def log_ratio_term(p, q, d, parameter):
 
 
 def lowered_power_term(p, q, d, given):
-    """P exp((α - 1) (log(p / q) - top)), which overflows for no α; `given` is α and top."""
+    """p exp((α - 1) (log(p / q) - top)), which overflows for no α; `given` is α and top."""
     alpha, top = given
     if p == 0.0:
         return 0.0 * q
@@ -617,7 +617,7 @@ def kl_column(q, own, r, f_mean, g_mean, parameter):
 
 
 def plain_kl_row(p, own, r, f_mean, g_mean, parameter):
-    """P log p - p log of the mean of q, as f_mean² = r and g_mean / f_mean is that logarithm."""
+    """p log p - p log of the mean of q, as f_mean² = r and g_mean / f_mean is that logarithm."""
     return where(p == 0.0, 0.0, p * (log(p) - g_mean / where(f_mean > 0.0, f_mean, 1.0)))
 
 
@@ -683,7 +683,7 @@ def one_of(p, parameter):
 
 
 def itself_of(p, parameter):
-    """P."""
+    """p."""
     return p
 
 
@@ -708,7 +708,7 @@ def other_power_alone(q, alpha):
 
 
 def negative_entropy_of(p, parameter):
-    """P log p."""
+    """p log p."""
     return p * log(p)
 
 
@@ -875,7 +875,7 @@ def js_centred_tile_row(a, r, weight):
 
 
 def difference(p, r, weight):
-    """P - r."""
+    """p - r."""
     return p - r
 
 

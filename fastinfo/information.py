@@ -558,7 +558,7 @@ def _measure(
     module = home("bins", first.device)
     rows, divisors = [], []
     for source, data in zip(sources, arrays, strict=True):
-        row, divisor = with_divisors(module, source, _rows(source, data, axis), normalize)
+        row, divisor = module.with_divisors(source, _rows(source, data, axis), bool(normalize))
         rows.append(row)
         divisors.append(divisor)
     pairs = module.Pairs(rows[0], divisors[0], rows[-1], divisors[-1])
@@ -583,19 +583,3 @@ def _rows(source: Source, data: Any, axis: int) -> Any:
     if source.device == "cpu":
         return Rows.along(np.moveaxis(data, axis, -1), source.dtype, source.storage)
     return home("arrays", source.device).Rows.along(data.moved(axis), source)
-
-
-def with_divisors(module: Any, source: Source, rows: Rows, normalize: bool) -> tuple[Rows, Any]:
-    """Return rows and what they are divided by, their sums or 1; NaN for a row with inf or NaN."""
-    if source.device != "cpu":
-        return module.with_divisors(source, rows, bool(normalize))
-    total, lowest = module.totals(rows)
-    checks.no_negative(source, lowest)
-    beyond = np.isinf(total.rounded)
-    if normalize and beyond.any():
-        rows = rows.scaled_down(beyond)
-        total, _ = module.totals(rows)
-    finite = np.isfinite(total.rounded)
-    divisor = total.rounded if normalize else np.ones(rows.count)
-    rest = np.where(finite & bool(normalize), total.rest, 0.0)
-    return rows, module.Divisors(np.where(finite, divisor, np.nan), rest)

@@ -13,7 +13,6 @@ from fastinfo.arrays import Rows, Source, empty, give, output, promote, read, sa
 from fastinfo.catalogue import MEASURES, Measure
 from fastinfo.dispatch import home
 from fastinfo.elsewhere import ELSEWHERE
-from fastinfo.information import with_divisors
 
 
 def pairwise(
@@ -175,7 +174,7 @@ def _sides(module: Any, sources: Sequence[Source], normalize: bool) -> tuple[Any
     for source in sources:
         _is_matrix(source.name, source.shape)
         bins = home("bins", source.device)
-        rows, divisors = with_divisors(bins, source, Rows.of(source), normalize)
+        rows, divisors = bins.with_divisors(source, Rows.of(source), bool(normalize))
         sides.append(module.Side.of(rows, divisors))
     return tuple(sides)
 

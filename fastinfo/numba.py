@@ -37,7 +37,7 @@ from fastinfo.cpu import row_kernels, vmath
 from fastinfo.cpu import row_state_kernels as rows
 from fastinfo.cpu.bin_kernels import bin_value, total_of
 from fastinfo.cpu.simd import fused, where
-from fastinfo.engine import EXACT, helper
+from fastinfo.engine import helper
 
 __all__ = ["cross_entropy", "exp", "js_divergence", "kl_divergence", "log", "logsumexp"]
 
@@ -114,7 +114,7 @@ def _in_python(function: Callable[[float], float], x: Any, beyond: float) -> Any
 _exp2 = vmath.double.exp2
 
 
-@helper(EXACT)
+@helper
 def _exp_of_double(x):  # type: ignore[no-untyped-def]
     """exp(x), far out a power of two apart, so that subnormal results keep their digits."""
     t = x * _LOG2_E
@@ -127,7 +127,7 @@ def _exp_of_double(x):  # type: ignore[no-untyped-def]
     return where(x == x, (e + e * (lost * _LN2)) * back, x)
 
 
-@helper(EXACT)
+@helper
 def _exp_of_single(x):  # type: ignore[no-untyped-def]
     return np.float32(_exp_of_double(np.float64(x)))
 
@@ -144,7 +144,7 @@ def _exp(x):  # type: ignore[no-untyped-def]
 _log_of_double = vmath.lanewise.log
 
 
-@helper(EXACT)
+@helper
 def _log_of_single(x):  # type: ignore[no-untyped-def]
     return np.float32(_log_of_double(np.float64(x)))
 

@@ -8,7 +8,7 @@ from fastinfo import formulas
 from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import part
 from fastinfo.cpu.simd import exact_sum_of, fused, highest_of, maximum, sum_of, two_sum
-from fastinfo.engine import EXACT, SUM, formula, helper, kernel
+from fastinfo.engine import SUM, formula, helper, kernel
 
 # Bins added up before they join the rest of a row: of many with one value the roundings go all one
 # way, and are as many as the additions.
@@ -17,25 +17,25 @@ BLOCK = 4096
 AS_WRITTEN = frozenset[str]()
 
 
-@helper(AS_WRITTEN)
+@helper(flags=AS_WRITTEN)
 def share(x, total):
-    """X / total, rounded: fused with a difference it would not be 0 between equal rows."""
+    """x / total, rounded: fused with a difference it would not be 0 between equal rows."""
     return x / total
 
 
-@helper(AS_WRITTEN)
+@helper(flags=AS_WRITTEN)
 def reciprocal(total):
     """1 / total, 0 where that overflows: subnormal totals have no more digits to give."""
     return 1.0 / total if abs(total) >= 2.0**-1022 else 0.0
 
 
-@helper(AS_WRITTEN)
+@helper(flags=AS_WRITTEN)
 def lost(x, of, total, rest, inverse):
     """What rounding lost of x / (total + rest), as a share; `of` is x / total."""
     return (fused(-of, total, x) - of * rest) * inverse
 
 
-@helper(AS_WRITTEN)
+@helper(flags=AS_WRITTEN)
 def sum_of_differences(a, b, c, d):
     """(a - b) + (c - d)."""
     return (a - b) + (c - d)
@@ -54,7 +54,7 @@ def bin_sum(term, storage_p, storage_q, largest=False):
     together = together_of(largest)
     start = -np.inf if largest else 0.0
 
-    @helper(SUM)
+    @helper(flags=SUM)
     def block(p, q, p_total, p_rest, q_total, q_rest, parameter):
         total, p_inverse, q_inverse = start, reciprocal(p_total), reciprocal(q_total)
         for k in range(p.size):
@@ -66,7 +66,7 @@ def bin_sum(term, storage_p, storage_q, largest=False):
             total = together(total, v)
         return total
 
-    @helper(EXACT)
+    @helper
     def add(p, q, p_total, p_rest, q_total, q_rest, parameter):
         total = start
         for k in range(0, p.size, BLOCK):
@@ -82,11 +82,11 @@ def bin_sum(term, storage_p, storage_q, largest=False):
 def together_of(largest):
     """Add two numbers, or return the larger, NaN if either is."""
 
-    @helper(SUM)
+    @helper(flags=SUM)
     def add(total, v):
         return total + v
 
-    @helper(EXACT)
+    @helper
     def larger(total, v):
         return v if total == total and not v <= total else total
 
@@ -103,7 +103,7 @@ def bin_value(total, storage_p, storage_q, sum_of=bin_sum):
     if total.far is not None:
         far, least = bin_value(total.far, storage_p, storage_q, sum_of), total.least
 
-        @helper(EXACT)
+        @helper
         def value_of_either(p, q, p_total, p_rest, q_total, q_rest, parameter):
             v = add(p, q, p_total, p_rest, q_total, q_rest, parameter)
             if v < least:
@@ -113,7 +113,7 @@ def bin_value(total, storage_p, storage_q, sum_of=bin_sum):
         return value_of_either
     if not total.overflows:
 
-        @helper(EXACT)
+        @helper
         def value(p, q, p_total, p_rest, q_total, q_rest, parameter):
             return says(add(p, q, p_total, p_rest, q_total, q_rest, parameter), parameter)
 
@@ -122,7 +122,7 @@ def bin_value(total, storage_p, storage_q, sum_of=bin_sum):
     add_lowered = sum_of(formulas.lowered_power_term, storage_p, storage_q)
     says_lowered, least = formula(formulas.renyi_of_lowered_powers, vmath.double), total.least
 
-    @helper(EXACT)
+    @helper
     def value_in_range(p, q, p_total, p_rest, q_total, q_rest, parameter):
         v = add(p, q, p_total, p_rest, q_total, q_rest, parameter)
         value = says(v, parameter)
@@ -142,7 +142,7 @@ def total_of(storage):
     """Return add(x): the sum of a row, what the roundings lose, and its lowest entry or 0."""
     read, filled, lanes = vmath.reader(storage, vmath.double, 0.0), vmath.double.filled, 8
 
-    @helper(EXACT)
+    @helper
     def add(x):
         total, rest, highest = filled(0.0), filled(0.0), filled(0.0)
         for k in range(0, x.size, lanes):
@@ -188,7 +188,7 @@ def sums(term, storage_p, storage_q, largest=False, lowered=False):
     def alone(parameter, tops, i):
         return parameter
 
-    given = helper(EXACT)(with_top if lowered else alone)
+    given = helper(with_top if lowered else alone)
 
     def add_rows(
         p, p_starts, p_total, p_rest, q, q_starts, q_total, q_rest, width, parameter, tops, out

@@ -36,7 +36,7 @@ from fastinfo.cpu.simd import (
     sum_of,
     where,
 )
-from fastinfo.engine import EXACT, formula, helper, kernel
+from fastinfo.engine import formula, helper, kernel
 
 # What is read: logits, or probabilities.
 LOGITS, PROBABILITIES = "logits", "probabilities"
@@ -63,7 +63,7 @@ def _mathematics(arithmetic):
     """What the formula of logits needs, for vectors of an arithmetic."""
     exp2, log2e = arithmetic.exp2, arithmetic.real(1.0 / np.log(2.0))
 
-    @helper(EXACT)
+    @helper
     def exp(x):
         return exp2(x * log2e)
 
@@ -111,7 +111,7 @@ def _targets(arithmetic, storage, as_masks):
     if storage != LABELS:
         read, ask_ahead = vmath.reader(storage, arithmetic, 0.0), prefetcher(arithmetic.lanes)
 
-        @helper(EXACT)
+        @helper
         def target(y, lo, hi, k):
             stretch = part(y, lo, hi)
             ask_ahead(stretch, k)
@@ -120,8 +120,8 @@ def _targets(arithmetic, storage, as_masks):
         return target
     load, filled = mask_loader(arithmetic.lanes), arithmetic.filled
     if as_masks:
-        return helper(EXACT)(lambda y, lo, hi, k: load(y, lo + k))
-    return helper(EXACT)(lambda y, lo, hi, k: where(load(y, lo + k), filled(1.0), filled(0.0)))
+        return helper(lambda y, lo, hi, k: load(y, lo + k))
+    return helper(lambda y, lo, hi, k: where(load(y, lo + k), filled(1.0), filled(0.0)))
 
 
 @cache
@@ -130,11 +130,11 @@ def _pos_weight(arithmetic, storage):
     real = arithmetic.real
     one = real(1)
     if storage == ONE:
-        return helper(EXACT)(lambda array, k, number: one)
+        return helper(lambda array, k, number: one)
     if storage is None:
-        return helper(EXACT)(lambda array, k, number: real(number))
+        return helper(lambda array, k, number: real(number))
     read = vmath.reader(storage, arithmetic, 0.0)
-    return helper(EXACT)(lambda array, k, number: read(array, k))
+    return helper(lambda array, k, number: read(array, k))
 
 
 @cache
@@ -145,10 +145,10 @@ def _weighted(arithmetic, storage):
     """
     real, convert = arithmetic.real, arithmetic.convert
     if storage is None:
-        return helper(EXACT)(lambda v, array, k, number: v * real(number))
+        return helper(lambda v, array, k, number: v * real(number))
     load, widen = loader(arithmetic.lanes), vmath.widener(storage)
 
-    @helper(EXACT)
+    @helper
     def by_array(v, array, k, number):
         w = double(widen(load(array, k, 0)))
         return where(w == 0.0, 0.0, v * convert(w / number))
@@ -175,7 +175,7 @@ def _block(inputs, storage, y_storage, pos_storage, sample_storage, gradient):
     own, place = vmath.STORAGE[storage][0].convert, placer(storage, lanes)[1]
     probabilities, in_doubt = inputs == PROBABILITIES, y_storage != LABELS
 
-    @helper(EXACT, inline=False)
+    @helper(inline=False)
     def read_block(x, y, pos, sample, lo, hi, pos_number, number, losses, out, streamed):
         apart()
         lowest, highest = filled(0.0), filled(0.0)
@@ -209,7 +209,7 @@ def losses(inputs, storage, y_storage, pos_storage, sample_storage, each, gradie
     filled, lanes, own = arithmetic.filled, arithmetic.lanes, vmath.STORAGE[storage][0].convert
     load, carried, head_of = loader(lanes), loader(vector), placer(storage, vector)[0]
 
-    @helper(EXACT)
+    @helper
     def read_piece(
         x, y, pos, sample, lo, hi, pos_number, number, losses, out, streamed, room, figures
     ):

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastinfo import formulas
-from fastinfo.arrays import Rows
+from fastinfo import checks, formulas
+from fastinfo.arrays import Rows, Source
 from fastinfo.catalogue import Sum
 from fastinfo.cpu import bin_kernels as kernels
 from fastinfo.cpu.tiles import stretch
@@ -37,6 +37,23 @@ class Divisors:
 
     rounded: np.ndarray
     rest: np.ndarray
+
+
+def with_divisors(source: Source, rows: Rows, normalize: bool) -> tuple[Rows, Divisors]:
+    """Return rows and what they are divided by, their sums or 1; NaN for a row with inf or NaN.
+
+    Rows whose sums overflow are scaled down first.
+    """
+    total, lowest = totals(rows)
+    checks.no_negative(source, lowest)
+    beyond = np.isinf(total.rounded)
+    if normalize and beyond.any():
+        rows = rows.scaled_down(beyond)
+        total, _ = totals(rows)
+    finite = np.isfinite(total.rounded)
+    divisor = total.rounded if normalize else np.ones(rows.count)
+    rest = np.where(finite & normalize, total.rest, 0.0)
+    return rows, Divisors(np.where(finite, divisor, np.nan), rest)
 
 
 def totals(rows: Rows) -> tuple[Divisors, np.ndarray]:

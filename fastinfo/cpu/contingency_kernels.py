@@ -13,7 +13,7 @@ from fastinfo import formulas
 from fastinfo.cpu import simd, vmath
 from fastinfo.cpu.memory import part, row_of, store, whole_loader
 from fastinfo.cpu.simd import AVX2, ones_of, sums_of_eight, two_product
-from fastinfo.engine import EXACT, SUM, formula, helper, kernel
+from fastinfo.engine import SUM, formula, helper, kernel
 
 # Words of 64 samples of a set that are gone through at a time: 2 kB, so that a strip of sets stays
 # in the second-level cache.
@@ -31,7 +31,7 @@ def _term():
     return formula(formulas.independence_term, arithmetic)
 
 
-@helper(EXACT)
+@helper
 def snapped(value, x_entropy, y_entropy):
     """Return mutual information as an entropy it is next to: one column is a function of the other.
 
@@ -44,7 +44,7 @@ def snapped(value, x_entropy, y_entropy):
     return value
 
 
-@helper(EXACT)
+@helper
 def pad(x, padding, out):
     """Copy numbers to the front of `out`, and fill it."""
     for k in range(out.size):
@@ -58,7 +58,7 @@ def pad(x, padding, out):
 def extremes():
     """Kernel: the lowest and highest value of each row."""
 
-    @helper(SUM)
+    @helper(flags=SUM)
     def extremes_of(x):
         low, high = x[0], x[0]
         for k in range(x.size):
@@ -144,7 +144,7 @@ def by_sets():
     load, four, eight = whole_loader(lanes), whole_loader(Y_SETS), whole_loader(LANES)
     none, zeros = simd.filled(types.int64, lanes), simd.filled(types.float64, LANES)
 
-    @helper(EXACT)
+    @helper
     def common(u, v, p, q, r, s):
         """How many samples u and v each have in common with p, q, r and s."""
         a, b, c, d, e, f, g, h = (
@@ -167,7 +167,7 @@ def by_sets():
         of_u, of_v = sums_of_eight(a, b, c, d, e, f, g, h)
         return of_integer(of_u), of_integer(of_v)
 
-    @helper(EXACT)
+    @helper
     def count(x, x_begin, x_end, y, y_begin, y_end, table):
         """Count what sets have in common, a stretch of samples at a time."""
         stretches = -(-x.shape[1] // WORDS)
@@ -188,7 +188,7 @@ def by_sets():
                     store(upper, j, four(upper, j) + of_u)
                     store(lower, j, four(lower, j) + of_v)
 
-    @helper(EXACT)
+    @helper
     def count_last(x_counts, y_first, width, table):
         """Count the last codes of y."""
         for i in range(x_counts.size):
@@ -199,7 +199,7 @@ def by_sets():
                     left -= row[k]
                 row[width + j] = left
 
-    @helper(EXACT)
+    @helper
     def add_terms(table, row, x_counts, x_last, y_counts, n, sums):
         """Σ terms over the codes of one column of x, for each code of y."""
         for k in range(0, sums.size, LANES):
@@ -245,13 +245,13 @@ def by_tables(x_word, y_word, integer):
     """
     term, load, zeros = _term(), whole_loader(LANES), simd.filled(types.float64, LANES)
 
-    @helper(EXACT)
+    @helper
     def count(x, y, width, table):
         # unsigned: an index that could be below 0 costs a quarter of the speed
         for k in range(x.size):
             table[np.uint64(x[k]) * np.uint64(width) + np.uint64(y[k])] += 1
 
-    @helper(EXACT)
+    @helper
     def take(row, padding, cells):
         """Move a row of the table, zeros left, to the front of padded cells."""
         for k in range(row.size):
@@ -260,7 +260,7 @@ def by_tables(x_word, y_word, integer):
         for k in range(row.size, cells.size):
             cells[k] = padding
 
-    @helper(EXACT)
+    @helper
     def row_of_terms(cells, n_x, y_counts, n):
         total = zeros(0.0)
         for k in range(0, cells.size, LANES):
@@ -309,7 +309,7 @@ def by_groups(word):
     """
     term, load, zeros = _term(), whole_loader(LANES), simd.filled(types.float64, LANES)
 
-    @helper(EXACT)
+    @helper
     def add_terms(cells, n):
         total = zeros(0.0)
         for k in range(0, cells.shape[1], LANES):
@@ -319,7 +319,7 @@ def by_groups(word):
             total += term(count, n_x, n_y, n)
         return simd.sum_of(total)
 
-    @helper(EXACT)
+    @helper
     def count(order, y, table, touched):
         """Count the codes of some samples, and list those that occur."""
         found = 0
@@ -331,7 +331,7 @@ def by_groups(word):
             table[code] += 1
         return found
 
-    @helper(EXACT)
+    @helper
     def pair(order, ends, y, y_counts, n, table, touched, cells):
         total, filled, begin = 0.0, 0, 0
         for i in range(ends.size):

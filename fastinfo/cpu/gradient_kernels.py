@@ -16,7 +16,7 @@ from fastinfo.cpu import row_kernels, vmath
 from fastinfo.cpu import row_state_kernels as rows
 from fastinfo.cpu.memory import fence, part, prefetch, row_of, store, stream
 from fastinfo.cpu.simd import any_of, apart, flush_subnormals, restore, where, with_lane
-from fastinfo.engine import EXACT, formula, helper, kernel
+from fastinfo.engine import formula, helper, kernel
 
 # Coefficients of a row's gradient.
 REFERENCE, SCALE, SHARE, TARGET, COEFFICIENTS = range(5)
@@ -27,7 +27,7 @@ LEAST = 2.0**-120
 _log_sum, _target_gradient = formula(formulas.log_sum), formula(formulas.target_gradient)
 
 
-@helper(EXACT)
+@helper
 def _coefficients_of_entropy(state, target, weight, w, option, coefficients):
     """Coefficients of the gradient of an entropy: -weight / T p ((z - m) / T - log Σ w + H)."""
     inverse_t = option[rows.INVERSE_TEMPERATURE]
@@ -43,7 +43,7 @@ def _coefficients_of_entropy(state, target, weight, w, option, coefficients):
 def _coefficients_of_softmax(logarithm):
     """Coefficients of a row's softmax, or of its logarithm."""
 
-    @helper(EXACT)
+    @helper
     def coefficients_of(state, target, weight, w, option, coefficients):
         m, rest = state[rows.MAX], state[rows.REST]
         coefficients[REFERENCE], coefficients[TARGET] = m, 0.0
@@ -66,7 +66,7 @@ def _coefficients(softcap, weights):
         return _coefficients_of_softmax(weights == rows.LOG_SOFTMAX_WAY)
     target_terms = row_kernels.target_terms(softcap)
 
-    @helper(EXACT)
+    @helper
     def coefficients_of(state, target, weight, w, option, coefficients):
         z, gap, own_weight, smoothed = target_terms(state, target, w, option)
         m, rest, c = state[rows.MAX], state[rows.REST], state[rows.WEIGHT]
@@ -96,13 +96,13 @@ def placer(into, lanes):
     """Write vectors of a gradient: how many come before the first that may be streamed; and one."""
     narrow, item = vmath.narrower(into), np.dtype(words(into)).itemsize
 
-    @helper(EXACT)
+    @helper
     def head_of(out, streamed):
         # Streaming stores go to multiples of a vector's size: what is before the first comes apart.
         head = -out.ctypes.data // item % lanes if streamed else 0
         return head if head < out.size else out.size
 
-    @helper(EXACT)
+    @helper
     def place(out, k, g, streamed):
         if streamed and k + lanes <= out.size:
             stream(out, k, narrow(g))
@@ -117,7 +117,7 @@ def _row_placer(into, lanes):
     """The same of a row, in which the entry of the target is another."""
     head_of, place = placer(into, lanes)
 
-    @helper(EXACT)
+    @helper
     def place_beside(out, k, g, position, entry, streamed):
         if 0 <= position < lanes:
             g = with_lane(g, position, entry)
@@ -139,7 +139,7 @@ def _emit(storage, softcap, weights, soft, into):
     logarithm = weights == rows.LOG_SOFTMAX_WAY
     zero, lift, lowered = real(0), real(64), real(2.0**-64)
 
-    @helper(EXACT)
+    @helper
     def of_entropy(d, t, share, factor):
         is_low = t < -lift
         if any_of(is_low):  # p log p may be a normal number where p is none, and p may be 0
@@ -148,7 +148,7 @@ def _emit(storage, softcap, weights, soft, into):
             return where(is_low, g * lowered, g)
         return exp2(t) * (d * share + factor)
 
-    @helper(EXACT, inline=False)
+    @helper(inline=False)
     def emit(x, y, w, target, coefficients, option, out, streamed):
         apart()
         alpha, beta = real(option[rows.ALPHA]), real(option[rows.BETA])
@@ -185,7 +185,7 @@ def _emit_kept(storage):
     read = vmath.reader(real.__name__, arithmetic, 0.0)
     head_of, place = _row_placer(storage, lanes)
 
-    @helper(EXACT, inline=False)
+    @helper(inline=False)
     def emit(kept, factor, target, entry, out, streamed):
         apart()
         factor, entry = real(factor), real(entry)
@@ -258,7 +258,7 @@ def losses_and_gradients(storage, softcap, weights, soft, into):
     emit, emit_kept = _emit(storage, softcap, weights, soft, into), _emit_kept(storage)
     keeps = weights == "kept"
 
-    @helper(EXACT)
+    @helper
     def write_kept(own, state, coefficients, target, option, out, streamed):
         """Write what was kept times a factor, unless that is next to nothing."""
         rise = coefficients[REFERENCE] - state[rows.KEPT_REFERENCE]

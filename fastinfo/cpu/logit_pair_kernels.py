@@ -21,7 +21,7 @@ from fastinfo.cpu.simd import (
     two_sum,
     where,
 )
-from fastinfo.engine import EXACT, formula, helper, kernel
+from fastinfo.engine import formula, helper, kernel
 
 # Columns of a row's constants: maxima; reciprocals of the sums; their distance, in two parts, the
 # second in nats with that of the logarithms of the sums; KL(Q | M); factor of the gradient.
@@ -46,7 +46,7 @@ def _entries(arithmetic, near):
     gap = arithmetic.exp_gap_near
     log2_e, half, infinity = real(1.0 / np.log(2.0)), real(0.5), real(np.inf)
 
-    @helper(EXACT)
+    @helper
     def entries(v, u, row, option):
         scale = real(option[LOG2_SCALE])
         p = exp2((v - real(row[P_MAX])) * scale) * real(row[P_SHARE] * LIFT)
@@ -77,7 +77,7 @@ def _readers(p_storage, q_storage, arithmetic):
         vmath.reader(storage, arithmetic, -np.inf) for storage in (p_storage, q_storage)
     )
 
-    @helper(EXACT)
+    @helper
     def read(p, q, k):
         prefetch(p, k)
         prefetch(q, k)

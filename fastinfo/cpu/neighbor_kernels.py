@@ -8,17 +8,17 @@ from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import part, row_of, store
 from fastinfo.cpu.pair_kernels import COLUMNS, pair_of, pair_value
 from fastinfo.cpu.simd import any_of, bits_of_mask, double, lanes_before, single
-from fastinfo.engine import EXACT, formula, helper, kernel
+from fastinfo.engine import formula, helper, kernel
 
 LN2 = log(2.0)
 
 
-@helper(EXACT)
+@helper
 def _is_after(v, j, w, i):
     return v > w or (v == w and j > i)
 
 
-@helper(EXACT, inline=False)
+@helper(inline=False)
 def _push(values, indices, size, v, j):
     """Keep v in a heap of at most so many of the smallest values; return how many it holds.
 
@@ -60,7 +60,7 @@ def smallest(storage):
         vmath.reader(storage, arithmetic, np.inf), arithmetic.filled, arithmetic.lanes,
     )  # fmt: skip
 
-    @helper(EXACT)
+    @helper
     def keep(row, begin, own, values, indices, size):
         for j in range(0, row.size, lanes):
             if size < values.size or any_of(read(row, j) < filled(values[0])):
@@ -80,7 +80,7 @@ def smallest(storage):
     return keep_smallest
 
 
-@helper(EXACT)
+@helper
 def _bounds(product, x_row, y_row, x_error, y_error, floor):
     """h² = ½ Σ (√p - √q)² from below and from above."""
     middle = 0.5 * (x_row + y_row) - product
@@ -132,7 +132,7 @@ def survivors(term, total, finish, storage_x, storage_y, into):
     read_product, read = (vmath.reader(kind, vmath.double, 0.0) for kind in ("float32", "float64"))
     narrow = single if into == "float32" else double
 
-    @helper(EXACT)
+    @helper
     def bounded(products, j, tau, least, x_root, y_roots, x_error, y_errors, b_bounds, floor):
         """Bits of the columns from j on that may be below the limit, and of those too small."""
         some = read_product(products, j)

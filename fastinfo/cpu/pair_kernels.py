@@ -23,7 +23,7 @@ from fastinfo.cpu.simd import (
     sum_of,
     where,
 )
-from fastinfo.engine import EXACT, SUM, formula, helper, kernel
+from fastinfo.engine import SUM, formula, helper, kernel
 
 # Bins that a float32 sum runs over before it is added up in float64.
 BLOCK = 1024
@@ -43,7 +43,7 @@ POWERS = ("power_of", "other_power_of", "half_power_of", "square_of", "inverse_o
 FINISHED = 2048
 
 
-@helper(EXACT)
+@helper
 def scales(total):
     """Two factors that divide by `total`: the first keeps the reciprocal of any total in range."""
     lift = 2.0**100 if total < 2.0**-900 else 2.0**-100 if total > 2.0**900 else 1.0
@@ -57,7 +57,7 @@ def sums_of_bins(storage):
     read, lanes = vmath.reader(storage, arithmetic, 0.0), arithmetic.lanes
     read_sums = vmath.reader("float64", arithmetic, 0.0)
 
-    @helper(EXACT)
+    @helper
     def add(x, lift, inverse, sums):
         for k in range(0, x.size, lanes):
             store(sums, k, read_sums(sums, k) + read(x, k) * lift * inverse)
@@ -115,7 +115,7 @@ def factors(function, row, storage, into):
     f, row_term = formula(function, names), formula(row, names)
     bounded = function.__name__ in POWERS
 
-    @helper(EXACT)
+    @helper
     def out_of_range(v, p, parameter):
         if not bounded:
             return filled(0.0)
@@ -125,7 +125,7 @@ def factors(function, row, storage, into):
         inside = (v < most) & (v > lowest) & ((p >= tiny) | (parameter > 1.0)) | (p == 0.0)
         return where(inside, filled(0.0), filled(np.inf))
 
-    @helper(EXACT)
+    @helper
     def write(x, lift, inverse, weights, mean, f_mean, g_mean, own_mean, parameter, out):
         sums, norms, repeated, before = filled(0.0), filled(0.0), filled(0.0), filled(np.nan)
         for k in range(0, x.size, lanes):
@@ -170,7 +170,7 @@ def tile_rows(prepare, row, storage, into):
     real = vmath.STORAGE[into][0].real
     compiled, row_term = formula(prepare, vmath.double), formula(row, vmath.double)
 
-    @helper(SUM)
+    @helper(flags=SUM)
     def write(x, total, mean, weight, out):
         row_sum, spread = 0.0, 0.0
         for k in range(x.size):
@@ -222,7 +222,7 @@ def _quick_sum(quick, storage_x, storage_y, into, largest):
     read_p, read_q = (vmath.reader(kind, arithmetic, 0.0) for kind in (storage_x, storage_y))
     together, of_lanes = together_of(largest), highest_of if largest else sum_of
 
-    @helper(EXACT)
+    @helper
     def block(p, q, p_lift, p_inverse, q_lift, q_inverse, parameter):
         added = filled(0.0)
         for k in range(0, p.size, lanes):
@@ -232,7 +232,7 @@ def _quick_sum(quick, storage_x, storage_y, into, largest):
             added = maximum(v, added) if largest else added + v
         return np.float64(of_lanes(added))
 
-    @helper(EXACT, inline=False)
+    @helper(inline=False)
     def quick_sum(p, q, p_total, q_total, parameter):
         p_lift, p_inverse = scales(p_total)
         q_lift, q_inverse = scales(q_total)
@@ -259,7 +259,7 @@ def pair_value(total, storage_x, storage_y, into):
     says, doubt = formula(quick.says or total.says, vmath.double), formula(quick.doubt)
     least, lowest = quick.least[into == "float64"], -0.5 if total.far is None else total.least
 
-    @helper(EXACT)
+    @helper
     def value(p, q, p_total, p_rest, q_total, q_rest, parameter):
         if 0.0 < p_total < np.inf and 0.0 < q_total < np.inf:  # else they are no distributions
             v = quick_sum(p, q, p_total, q_total, parameter)
@@ -281,11 +281,11 @@ def _settle(total, finish, storage_x, storage_y, into):
     direct, compiled = pair_value(total, storage_x, storage_y, into), formula(finish)
     real = vmath.STORAGE[into][0].real
 
-    @helper(EXACT)
+    @helper
     def is_below(value, bound):
         return (bound == bound) & ((abs(value) < bound) | (not abs(value) < np.inf))
 
-    @helper(SUM)
+    @helper(flags=SUM)
     def are_some_below(values, bounds):
         n, finite = 0, 0.0
         for j in range(values.size):
@@ -294,7 +294,7 @@ def _settle(total, finish, storage_x, storage_y, into):
             finite += values[j] * 0.0
         return n > 0 or finite != finite
 
-    @helper(EXACT)
+    @helper
     def finish_all(values, unit, out):
         if unit != 1.0:
             for j in range(values.size):
@@ -302,7 +302,7 @@ def _settle(total, finish, storage_x, storage_y, into):
         for j in range(values.size):
             out[j] = real(compiled(values[j]))
 
-    @helper(EXACT)
+    @helper
     def settle(
         values, bounds, p, p_total, p_rest, y, y_starts, y_totals, y_rests, width, parameter, unit,
         out,
@@ -325,18 +325,18 @@ def pair_of(term, into):
     compiled = formula(term, vmath.of_vectors(arithmetic))
     read, length = vmath.reader(into, arithmetic, 0.0), 2 * RUN * lanes
 
-    @helper(EXACT)
+    @helper
     def term_at(a, b, r, k):
         return compiled(read(a, k), read(b, k), read(r, k))
 
-    @helper(EXACT)
+    @helper
     def block(a, b, r):
         added = filled(0.0)
         for k in range(0, a.size, 2 * lanes):
             added += term_at(a, b, r, k) + term_at(a, b, r, k + lanes)
         return np.float64(sum_of(added))
 
-    @helper(EXACT)
+    @helper
     def pair(a, b, r):
         added = 0.0
         for k in range(0, a.size, length):
@@ -397,7 +397,7 @@ def narrow_tiles(term, total, finish, storage_x, storage_y, into, inner):
     read = whole_loader(lanes)
     settle = _settle(total, finish, storage_x, storage_y, into)
 
-    @helper(EXACT)
+    @helper
     def added(a, b, r, begin, j):
         """Terms of the bins from `begin` on, of the pairs from j on."""
         low, high = filled(0.0), filled(0.0)
@@ -407,7 +407,7 @@ def narrow_tiles(term, total, finish, storage_x, storage_y, into, inner):
             high += compiled(own, read(bins, j + lanes), known)
         return low, high
 
-    @helper(EXACT)
+    @helper
     def sums(a, b, first, last, r, b_rows, a_row, factor, values):
         for j in range(first, last, 2 * lanes):
             low, high = added(a, b, r, 0, j)
@@ -486,7 +486,7 @@ def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
     slack = vmath.reader(into, result, 0.0)
     floor = vmath.reader(into, result, -np.inf)  # past the end no value is below it
 
-    @helper(EXACT)
+    @helper
     def touch(filled, empty):
         """Whether some bin is filled in one row and empty in the other."""
         for k in range(filled.size):
@@ -494,11 +494,11 @@ def product_finishes(total, says, margin, finish, storage_x, storage_y, into):
                 return True
         return False
 
-    @helper(EXACT)
+    @helper
     def bound_of(x_bound, x_slack, y_bound, y_slack):
         return y_bound * x_bound + (y_slack + x_slack)
 
-    @helper(EXACT)
+    @helper
     def finish_all(
         x_row, x_bound, x_slack, y_rows, y_bounds, y_slacks, factor, parameter, inverse_unit,
         values, out,

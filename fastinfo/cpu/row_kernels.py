@@ -36,7 +36,7 @@ from fastinfo.cpu.row_state_kernels import (
     piece_reader,
 )
 from fastinfo.cpu.simd import flush_subnormals, restore
-from fastinfo.engine import EXACT, formula, helper, kernel
+from fastinfo.engine import formula, helper, kernel
 
 # Figures of a row.
 (
@@ -56,9 +56,9 @@ _loss, _softmax_entropy = (
 
 @cache
 def _z(softcap):
-    """Z of a logit in float64, before the division by the temperature."""
+    """z of a logit in float64, before the division by the temperature."""
 
-    @helper(EXACT)
+    @helper
     def z_of(x, option):
         return option[CAP] * np.tanh(x * option[INNER]) if softcap and abs(x) < np.inf else x
 
@@ -70,7 +70,7 @@ def target_terms(softcap):
     """z of the maximum, its gap to the target, the target's and its smoothed weight."""
     z_of = _z(softcap)
 
-    @helper(EXACT)
+    @helper
     def terms(state, target, w, option):
         z, gap, own_weight, smoothed = z_of(state[MAX], option), 0.0, 0.0, 0.0
         if target >= 0:
@@ -87,7 +87,7 @@ def loss_of(softcap):
     """Loss of a row from its state."""
     terms = target_terms(softcap)
 
-    @helper(EXACT)
+    @helper
     def finish(state, target, weight, w, option):
         z, gap, own_weight, _ = terms(state, target, w, option)
         log_sum, inverse_t = _log_sum(state[MAX], state[REST]), option[INVERSE_TEMPERATURE]
@@ -99,14 +99,14 @@ def loss_of(softcap):
     return finish
 
 
-@helper(EXACT)
+@helper
 def entropy_of(state, target, weight, w, option):
     """Weighted entropy of a row from its state."""
     entropy = _softmax_entropy(state[REST], state[ENTROPY], option[INVERSE_TEMPERATURE])
     return weight * (entropy + 0.0 * _log_sum(state[MAX], state[REST]))
 
 
-@helper(EXACT)
+@helper
 def nothing_of(state, target, weight, w, option):
     """What is asked for of a row of which only the softmax is."""
     return 0.0
@@ -131,7 +131,7 @@ def rows_reader(storage, softcap, weights, soft):
     """
     read_piece = piece_reader(storage, softcap, weights, soft, False)
 
-    @helper(EXACT)
+    @helper
     def read_rows(first, last, x, starts, width, y, y_starts, w, targets, active, option, state):
         for i in range(first, last):
             if active[i] != 0.0:

@@ -33,7 +33,7 @@ from fastinfo.cpu.simd import (
     sum_of,
     where,
 )
-from fastinfo.engine import EXACT, formula, helper
+from fastinfo.engine import formula, helper
 
 # Elements read between two looks at the running maximum: the end of a block costs 70 to 100 ns of a
 # full processor. Float32 sums are of no more than 256 numbers: four vectors are added up first, and
@@ -90,20 +90,20 @@ def weight_of_class(weights, arithmetic, soft):
         "rows": lambda y, w, k, alpha, beta: y_from(y, k) * alpha + beta,
         "weighted_rows": lambda y, w, k, alpha, beta: (y_from(y, k) * alpha + beta) * w_from(w, k),
     }
-    return helper(EXACT)(ways[weights])
+    return helper(ways[weights])
 
 
 @cache
 def shape(arithmetic, softcap):
-    """Z of a logit and dz/dx times the temperature: the identity, or softcap * tanh(inner * x)."""
+    """z of a logit and dz/dx times the temperature: the identity, or softcap * tanh(inner * x)."""
     real, tanh = arithmetic.real, arithmetic.tanh
     one, infinity = real(1), real(np.inf)
 
-    @helper(EXACT)
+    @helper
     def identity(x, cap, inner):
         return x, one
 
-    @helper(EXACT)
+    @helper
     def capped(x, cap, inner):
         value, slope = tanh(x * inner)
         finite = absolute(x) < infinity
@@ -142,7 +142,7 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
     least = real(np.finfo(real).min)
     to_line, ask = LINE // np.dtype(words(storage)).itemsize, prefetcher(size)
 
-    @helper(EXACT)
+    @helper
     def terms(v, inside, y, w, k, ref, other_ref, above, alpha, beta, scale, cap, inner):
         """What a vector of logits adds to each lane's maximum and sums; its y and w are at k."""
         e_term, higher, a_term, c = filled(zero), filled(zero), filled(zero), filled(zero)
@@ -167,19 +167,19 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
             a_term = where(c == zero, zero, c * d)
         return v, e, e_term, higher, a_term, c, other
 
-    @helper(EXACT)
+    @helper
     def nothing():
         none, nowhere = filled(zero), filled(lowest)
         return nowhere, none, none, none, none, none, nowhere
 
-    @helper(EXACT)
+    @helper
     def both(s, t):
         return (
             maximum(t[0], s[0]), s[1] + t[1], s[2] + t[2], s[3] + t[3], s[4] + t[4], s[5] + t[5],
             maximum(t[6], s[6]) if relative else t[6],
         )  # fmt: skip
 
-    @helper(EXACT)
+    @helper
     def ask_ahead(x, y, k, left, jump):
         if jumps:
             for line in range(0, size, to_line):
@@ -189,19 +189,19 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
         if relative:
             ask(y, k)
 
-    @helper(EXACT)
+    @helper
     def one(state, x, y, w, k, *given):
         v = read_one(x, k)
         return both(state, terms(v, lanes_before(x.size - k, v), y, w, k, *given))
 
-    @helper(EXACT)
+    @helper
     def pair(x, y, w, k, *given):
         (low, high), (in_low, in_high) = read(x, k)
         return both(
             terms(low, in_low, y, w, k, *given), terms(high, in_high, y, w, k + lanes, *given)
         )
 
-    @helper(EXACT)
+    @helper
     def four(state, x, y, w, k, *given):
         low, high = pair(x, y, w, k, *given), pair(x, y, w, k + 2 * lanes, *given)
         return both(state, both(low, high))
@@ -210,7 +210,7 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
 
     # Inlined into a larger function, or with a loop around its own, LLVM would fetch the
     # polynomial's coefficients again for every vector: a tenth of the speed of reading.
-    @helper(EXACT, inline=False)
+    @helper(inline=False)
     def run(x, y, w, ref, other_ref, above, option, left, jump):
         apart()
         given = (
@@ -223,12 +223,12 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
             state = several(state, x, y, w, k, *given)
         return state
 
-    @helper(EXACT)
+    @helper
     def for_block(t):
         wide = (double(t[1]), double(t[2]), t[3], t[4], double(t[5])) if relative else t[1:6]
         return t[0], *wide, t[6]
 
-    @helper(EXACT)
+    @helper
     def sums(x, y, w, ref, other_ref, above, option, left, jump):
         state = for_block(nothing())
         for lo in range(0, x.size, steps * size):
@@ -256,7 +256,7 @@ def _rest(storage, softcap, arithmetic, of_entropy, ranks):
     )  # fmt: skip
     read, z_of = vmath.reader(storage, arithmetic, -np.inf), shape(arithmetic, softcap)
 
-    @helper(EXACT, inline=False)
+    @helper(inline=False)
     def rest(x, m, z, above, option):
         cap, inner, scale = real(option[CAP]), real(option[INNER]), real(option[LOG2_SCALE])
         zero = filled(0.0)
@@ -279,10 +279,10 @@ def _rest(storage, softcap, arithmetic, of_entropy, ranks):
 
 @cache
 def _z_as_read(softcap, arithmetic):
-    """Z of one logit, by the arithmetic that reads whole rows, to the last bit."""
+    """z of one logit, by the arithmetic that reads whole rows, to the last bit."""
     real, filled, z_of_lanes = arithmetic.real, arithmetic.filled, shape(arithmetic, softcap)
 
-    @helper(EXACT)
+    @helper
     def z_of(x, option):
         return first_of(z_of_lanes(filled(x), real(option[CAP]), real(option[INNER]))[0])
 
@@ -295,7 +295,7 @@ def _searches(storage, arithmetic, sample):
     lanes, filled = arithmetic.lanes, arithmetic.filled
     read = vmath.reader(storage, arithmetic, -np.inf)
 
-    @helper(EXACT)
+    @helper
     def highest(x):
         top = filled(-np.inf)
         for k in range(0, min(sample, x.size), lanes):
@@ -304,15 +304,15 @@ def _searches(storage, arithmetic, sample):
 
     def find_where(hit):
         """Position of the first hit, -1 if there is none; four vectors are looked at together."""
-        hit = helper(EXACT)(hit)
+        hit = helper(hit)
 
-        @helper(EXACT)
+        @helper
         def four(x, k, value):
             low = hit(read(x, k), value) | hit(read(x, k + lanes), value)
             k += 2 * lanes
             return low | hit(read(x, k), value) | hit(read(x, k + lanes), value)
 
-        @helper(EXACT)
+        @helper
         def find(x, value):
             k = 0
             while k < x.size and not bits_of_mask(four(x, k, value)):
@@ -330,9 +330,9 @@ def _searches(storage, arithmetic, sample):
 
     def count_where(hit):
         """How many are hits."""
-        hit = helper(EXACT)(hit)
+        hit = helper(hit)
 
-        @helper(EXACT)
+        @helper
         def count(x, value):
             n, one, zero = filled(0.0), filled(1.0), filled(0.0)
             for k in range(0, x.size, lanes):
@@ -376,19 +376,19 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
     max_rise = wide if weights in UNWEIGHTED else 0.0
     simple = weights in ("none", *OTHER_WAYS)
 
-    @helper(EXACT)
+    @helper
     def above_of(x, target, target_logit):
         """What a logit must be above to count: the classes before the target's that equal it do."""
         return np.nextafter(target_logit, lowest) if x.size <= target else target_logit
 
-    @helper(EXACT)
+    @helper
     def equal_before(x, target, target_logit):
         """How many more count of these classes, of which the target's is number `target`."""
         if target >= x.size:
             return count_equal(x, lowest) if target_logit == lowest else 0.0
         return count_equal(part(x, 0, target), target_logit) if target > 0 else 0.0
 
-    @helper(EXACT)
+    @helper
     def read_short(x, base, target, target_logit, floor, option, state):
         """Read a piece no longer than its sample, from its own maximum; return whether it has one.
 
@@ -408,7 +408,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
         state[TARGET_LOGIT] = np.float64(target_logit)
         return True
 
-    @helper(EXACT)
+    @helper
     def read_piece(x, y, w, base, target, elsewhere, floor, jump, option, state):
         inverse_t, scale = option[INVERSE_TEMPERATURE], option[LOG2_SCALE]
         target -= base
@@ -509,7 +509,7 @@ def merger(softcap, arithmetic, relative):
     """
     z_as_read, real = _z_as_read(softcap, arithmetic), arithmetic.real
 
-    @helper(EXACT)
+    @helper
     def to_one_base(s, t, inverse_t):
         """Measure both states from the higher maximum of the other row."""
         rise = t[OTHER_MAX] - s[OTHER_MAX]
@@ -519,12 +519,12 @@ def merger(softcap, arithmetic, relative):
         elif rise < 0.0:
             t[ENTROPY], t[WEIGHT] = _rebase(1.0 + t[REST], t[ENTROPY], t[WEIGHT], -rise, inverse_t)
 
-    @helper(EXACT)
+    @helper
     def z_of(m, option):
         # without a softcap maxima are as read, perhaps by pieces of several types
         return np.float64(z_as_read(real(m), option)) if softcap else m
 
-    @helper(EXACT)
+    @helper
     def merge(s, t, option):
         if relative:
             to_one_base(s, t, option[INVERSE_TEMPERATURE])

@@ -15,7 +15,7 @@ from fastinfo.cpu.bin_kernels import (
 )
 from fastinfo.cpu.memory import part, store
 from fastinfo.cpu.simd import two_sum
-from fastinfo.engine import EXACT, formula, helper, kernel
+from fastinfo.engine import formula, helper, kernel
 
 # Bins of a column whose terms are computed before they are added to their rows.
 CHUNK = 64
@@ -72,7 +72,7 @@ def merged_sum(term, storage_p, storage_q, largest=False):
     compiled, together = formula(term, vmath.double), together_of(largest)
     start = -np.inf if largest else 0.0
 
-    @helper(EXACT)
+    @helper
     def add(p, q, p_total, p_rest, q_total, q_rest, parameter):
         (p_data, p_bins), (q_data, q_bins) = p, q
         total, p_inverse, q_inverse = start, reciprocal(p_total), reciprocal(q_total)
@@ -107,7 +107,7 @@ def overlaps(shared, total, finish, infinite, storage_x, storage_y, into):
     exact, compiled = bin_value(total, storage_x, storage_y, merged_sum), formula(finish)
     overflows, least = total.overflows, total.least
 
-    @helper(EXACT)
+    @helper
     def add_bin(f, f2, g, g2, rows, sums, hits, room):
         for first in range(0, g.size, CHUNK):
             n = min(CHUNK, g.size - first)
@@ -120,7 +120,7 @@ def overlaps(shared, total, finish, infinite, storage_x, storage_y, into):
             for k in range(g.size):
                 hits[rows[k]] += 1
 
-    @helper(EXACT)
+    @helper
     def is_infinite(hits, x_filled, y_filled):
         if infinite == "both":
             return hits < x_filled or hits < y_filled

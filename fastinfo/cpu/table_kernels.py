@@ -10,7 +10,7 @@ from fastinfo.cpu import vmath
 from fastinfo.cpu.bin_kernels import AS_WRITTEN
 from fastinfo.cpu.memory import loader, part, row_of, store
 from fastinfo.cpu.simd import exact_sum_of, fused, highest_of, maximum, sum_of, two_sum, where
-from fastinfo.engine import EXACT, SUM, formula, helper, kernel
+from fastinfo.engine import SUM, formula, helper, kernel
 
 LANES = 8
 # Differences below this share are what the rounding of products of sums of two numbers leaves.
@@ -18,7 +18,7 @@ NOISE = 2.0**-100
 TINY = 2.0**-1022
 
 
-@helper(EXACT)
+@helper
 def normalised(total, rest):
     """Return a sum of two numbers, the first rounded; beyond the numbers the rest is nothing."""
     if abs(total) < np.inf:
@@ -35,7 +35,7 @@ def margins(storage):
         loader(LANES),
     )
 
-    @helper(EXACT)
+    @helper
     def add(x, scale, columns, rests):
         total, rest, highest = filled(0.0), filled(0.0), filled(0.0)
         for k in range(0, x.size, LANES):
@@ -78,7 +78,7 @@ def merges():
     return merge_parts
 
 
-@helper(AS_WRITTEN)
+@helper(flags=AS_WRITTEN)
 def products(n, total, total_rest, row, row_rest, column, column_rest):
     """Return a = n total, b = row column, and a - b with twice the digits."""
     a, b = n * total, row * column
@@ -88,7 +88,7 @@ def products(n, total, total_rest, row, row_rest, column, column_rest):
     return a, b, where(abs(d) <= NOISE * b, 0.0, d)
 
 
-@helper(AS_WRITTEN)
+@helper(flags=AS_WRITTEN)
 def remainder(whole, rest, n):
     """(whole + rest) - n."""
     return (whole - n) + rest
@@ -100,7 +100,7 @@ def information(storage):
     load, term = vmath.STORAGE[storage][1], formula(formulas.kl_term, vmath.double)
     far_term = formula(formulas.information_term, vmath.double)
 
-    @helper(SUM)
+    @helper(flags=SUM)
     def add(x, scale, total, total_rest, row, row_rest, columns, column_rests):
         result, left = 0.0, 0
         for k in range(x.size):
@@ -111,7 +111,7 @@ def information(storage):
             result += 0.0 if far else term(a, b, d)
         return result, left
 
-    @helper(SUM)
+    @helper(flags=SUM)
     def add_far(x, scale, total, row, columns):
         result = 0.0
         for k in range(x.size):
@@ -145,7 +145,7 @@ def entropies(storage):
     """Kernel: Σ n log(whole / n) over the cells of tables; each row has a whole of its own."""
     load, term = vmath.STORAGE[storage][1], formula(formulas.part_entropy_term, vmath.double)
 
-    @helper(SUM)
+    @helper(flags=SUM)
     def add(x, scale, whole, rest):
         result = 0.0
         for k in range(x.size):
@@ -170,7 +170,7 @@ def sum_entropies():
     """Kernel: Σ r log(total / r) over the sums of rows or columns of tables."""
     term = formula(formulas.part_entropy_term, vmath.double)
 
-    @helper(AS_WRITTEN)
+    @helper(flags=AS_WRITTEN)
     def others(whole, rest, n, n_rest):
         return (whole - n) + (rest - n_rest)
 
@@ -189,7 +189,7 @@ def pointwise(storage, result):
     load, value = vmath.STORAGE[storage][1], formula(formulas.pointwise_information, vmath.double)
     real = np.float64 if result == "float64" else np.float32
 
-    @helper(SUM)
+    @helper(flags=SUM)
     def fill(x, scale, total, total_rest, row, row_rest, columns, column_rests, unit, out):
         for k in range(x.size):
             n, column = np.float64(load(x[k])) * scale, columns[k]

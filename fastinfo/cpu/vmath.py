@@ -33,7 +33,7 @@ from fastinfo.cpu.simd import (
     where,
     whole_power_of_two,
 )
-from fastinfo.engine import EXACT, helper
+from fastinfo.engine import helper
 
 # --- float32 -------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ _X1, _X2, _X3, _X4, _X5, _X6 = (
 )
 
 
-@helper(EXACT)
+@helper
 def _exp_gap_near_single(t):
     """exp(-t) - 1 + t for t from -1/2 to 1/2, with full relative accuracy."""
     z = t * t
@@ -137,7 +137,7 @@ def _exp_gap_near_single(t):
     return z * (odd * t + even)
 
 
-@helper(EXACT)
+@helper
 def _exp2_and_below_single(t):
     """2**t and 2**t - 1 without cancellation near 0, for t <= 127.5."""
     n, f = power_of_two_below(t)
@@ -160,7 +160,7 @@ _W1, _W2, _W3, _W4, _W5 = (
 )
 
 
-@helper(EXACT)
+@helper
 def _exp2_single(t):
     """2**t for t <= 127.5, NaN for NaN; below -126 a subnormal number or 0."""
     n, f = whole_power_of_two(t)
@@ -168,7 +168,7 @@ def _exp2_single(t):
     return times_power_of_two(p, n)
 
 
-@helper(EXACT)
+@helper
 def _tanh_single(u):
     """Tanh(u) and 1 - tanh(u)**2, both with full relative accuracy."""
     e, below = _exp2_and_below_single(absolute(u) * _f(-2.0 / np.log(2)))
@@ -177,7 +177,7 @@ def _tanh_single(u):
     return where(u < _f(0), value, value * _f(-1)), e * inverse * inverse * _f(4)
 
 
-@helper(EXACT)
+@helper
 def _log2_single(x):
     """log2(x) for normal x; a large negative number for 0, so that 0 * log2(0) is 0."""
     ix = bits_of(x)
@@ -187,7 +187,7 @@ def _log2_single(x):
     return p * r + single_of(k)
 
 
-@helper(EXACT)
+@helper
 def _entropy_gap_single(u):
     """(1 + u) log(1 + u) - u, with full relative accuracy near 0, for u >= -1."""
     t = u + _F_ONE
@@ -202,7 +202,7 @@ def _entropy_gap_single(u):
     return where(near, square * (t * tail + _F_ONE), far)
 
 
-@helper(EXACT)
+@helper
 def _entropy_gap_near_single(u):
     """The same for u from -1/2 to 1/2."""
     z = u * u
@@ -211,7 +211,7 @@ def _entropy_gap_near_single(u):
     return z * (odd * u + even)
 
 
-@helper(EXACT)
+@helper
 def _mean_gap_near_single(u):
     """((1 + u) log(1 + u) + (1 - u) log(1 - u)) / 2 for u from -1/2 to 1/2."""
     z = u * u
@@ -236,7 +236,7 @@ _P1, _P2, _P3, _P4, _P5, _P6, _P7, _P8, _P9, _P10 = (
 )
 
 
-@helper(EXACT)
+@helper
 def _log1p_single(e):
     """log(1 + e) for e in [0, 1], with full relative accuracy; NaN for NaN."""
     p = (((((_P10 * e + _P9) * e + _P8) * e + _P7) * e + _P6) * e + _P5) * e + _P4
@@ -245,7 +245,6 @@ def _log1p_single(e):
 
 # --- float64 -------------------------------------------------------------------------------------
 
-_d = np.float64
 _q = np.int64
 _D_ROUND = 6755399441055744.0  # 1.5 * 2**52
 _D_ROUND_BITS = _q(0x4338000000000000)
@@ -308,7 +307,7 @@ _Y1, _Y2, _Y3, _Y4, _Y5, _Y6, _Y7, _Y8, _Y9, _Y10, _Y11 = (
 )
 
 
-@helper(EXACT)
+@helper
 def _exp_gap_near_double(t):
     """exp(-t) - 1 + t for t from -1/2 to 1/2, with full relative accuracy."""
     z = t * t
@@ -317,7 +316,7 @@ def _exp_gap_near_double(t):
     return z * (odd * t + even)
 
 
-@helper(EXACT)
+@helper
 def _exp2_minus_1(f):
     """2**f - 1 for |f| <= 1/2, in two halves side by side: a tenth faster than in one chain."""
     z = f * f
@@ -326,7 +325,7 @@ def _exp2_minus_1(f):
     return (high * (z * z * z) + low) * f
 
 
-@helper(EXACT)
+@helper
 def _exp2_and_below_double(t):
     """2**t and 2**t - 1 without cancellation near 0, for t <= 1023.5."""
     n, f = power_of_two_below(t)
@@ -335,14 +334,14 @@ def _exp2_and_below_double(t):
     return e, where(f == t, p, e - 1.0)
 
 
-@helper(EXACT)
+@helper
 def _exp2_double(t):
     """2**t for t <= 1023.5, NaN for NaN; below -1022 a subnormal number or 0."""
     n, f = power_of_two_below(t)
     return times_power_of_two(_exp2_minus_1(f) + 1.0, n)
 
 
-@helper(EXACT)
+@helper
 def _tanh_double(u):
     """Tanh(u) and 1 - tanh(u)**2, both with full relative accuracy."""
     e, below = _exp2_and_below_double(absolute(u) * (-2.0 / np.log(2.0)))
@@ -351,20 +350,20 @@ def _tanh_double(u):
     return where(u < 0.0, value, value * -1.0), e * inverse * inverse * 4.0
 
 
-@helper(EXACT)
+@helper
 def _as_double(k):
     """Convert an integer below 2**51 by its bits: AVX2 has no such instruction."""
     return float_of(k + _D_ROUND_BITS) - _D_ROUND
 
 
-@helper(EXACT)
+@helper
 def _atanh_tail(z):
     """(atanh(s) / s - 1) / z with z = s**2."""
     p = (_A7 * z + _A6) * z + _A5
     return (((p * z + _A4) * z + _A3) * z + _A2) * z + _A1
 
 
-@helper(EXACT)
+@helper
 def _log_normal(x):
     """log(x) for normal x; a finite negative number for 0, so that 0 * log(0) is 0."""
     ix = bits_of(x)
@@ -376,7 +375,7 @@ def _log_normal(x):
     return _as_double(k) * _LN2 + (s + s) * (z * p + 1.0)
 
 
-@helper(EXACT)
+@helper
 def _entropy_gap_double(u):
     """(1 + u) log(1 + u) - u, with full relative accuracy near 0, for u >= -1."""
     t = u + 1.0
@@ -409,7 +408,7 @@ _D1, _D2, _D3, _D4, _D5, _D6, _D7, _D8, _D9, _D10, _D11, _D12, _D13 = (
 )
 
 
-@helper(EXACT)
+@helper
 def _mean_gap_near_double(u):
     """((1 + u) log(1 + u) + (1 - u) log(1 - u)) / 2 for u from -1/2 to 1/2."""
     z = u * u
@@ -417,7 +416,7 @@ def _mean_gap_near_double(u):
     return z * ((((((p * z + _D6) * z + _D5) * z + _D4) * z + _D3) * z + _D2) * z + _D1)
 
 
-@helper(EXACT)
+@helper
 def _log_double(x):
     """Natural logarithm of any float64, subnormal too; NaN below 0."""
     small = x < _D_TINY
@@ -434,7 +433,7 @@ def _log_double(x):
     return where(x >= 0.0, value, np.nan)
 
 
-@helper(EXACT)
+@helper
 def _log_ratio(p, q):
     """Return n and s with log(p/q) = n log 2 + 2 atanh(s), |s| <= 3 - 2 sqrt(2); n = 0 near p = q.
 
@@ -454,7 +453,7 @@ def _log_ratio(p, q):
     return _as_double(n), (mp - mq) / (mp + mq)
 
 
-@helper(EXACT)
+@helper
 def _log1p_double(e):
     """log(1 + e) for e in [0, 1], with full relative accuracy; NaN for NaN."""
     far = e > np.sqrt(2.0) - 1.0
@@ -466,13 +465,13 @@ def _log1p_double(e):
 # --- 16-bit words --------------------------------------------------------------------------------
 
 
-@helper(EXACT)
+@helper
 def widen_bfloat16(word):
     """Return the float32 of a bfloat16 word."""
     return float_of(int32(int32(word) << 16))
 
 
-@helper(EXACT)
+@helper
 def widen_float16(word):
     """Return the float32 of a float16 word; a multiplication moves the exponent, subnormals too."""
     w = int32(word)
@@ -481,7 +480,7 @@ def widen_float16(word):
     return float_of(int32(bits_of(magnitude) | special | ((w & 0x8000) << 16)))
 
 
-@helper(EXACT)
+@helper
 def narrow_bfloat16(x):
     """Return the bfloat16 word nearest to a float32, ties to even."""
     w = bits_of(x)
@@ -490,7 +489,7 @@ def narrow_bfloat16(x):
     return uint16(int32(where(x == x, rounded, quiet) >> 16))
 
 
-@helper(EXACT)
+@helper
 def narrow_float16(x):
     """Return the float16 word nearest to a float32, ties to even."""
     w = bits_of(x)
@@ -504,18 +503,18 @@ def narrow_float16(x):
     return uint16(int32(word | ((w >> 16) & 0x8000)))
 
 
-@helper(EXACT)
+@helper
 def _same(x):
     return x
 
 
-@helper(EXACT)
+@helper
 def _above_single(u):
     """Return u, at least -1, as a float32: -1 as Python has it would make it a float64."""
     return where(u < _f(-1), _f(-1), u)
 
 
-@helper(EXACT)
+@helper
 def _above_double(u):
     return where(u < -1.0, -1.0, u)
 
@@ -580,14 +579,14 @@ def with_lanes(arithmetic, lanes):
     return Arithmetic(**{**vars(arithmetic), "lanes": lanes, "filled": simd.filled(lane, lanes)})
 
 
-@helper(EXACT)
+@helper
 def _exp_double(x):
     """exp(x), with an error of 1e-16 times x; 2**1000 beyond that."""
     t = x * _LOG2_E
     return _exp2_double(where(t > 1000.0, 1000.0, t))
 
 
-@helper(EXACT)
+@helper
 def _exp_gap_double(t):
     """exp(-t) - 1 + t."""
     return where(absolute(t) < 0.5, _exp_gap_near_double(t), _exp_double(-t) - 1.0 + t)
@@ -600,7 +599,7 @@ lanewise = SimpleNamespace(
 )  # fmt: skip
 
 
-@helper(EXACT)
+@helper
 def _log_widened(x):
     """Natural logarithm of 0 or of a normal number, as float64 is of narrower types; not of NaN."""
     return where(x == 0.0, -np.inf, _log_normal(x))
@@ -609,7 +608,7 @@ def _log_widened(x):
 lanewise_widened = SimpleNamespace(**vars(lanewise) | {"log": _log_widened})
 
 
-@helper(EXACT)
+@helper
 def _log_single(x):
     """Natural logarithm of a float32 of at least 0; NaN for NaN."""
     value = where(x == _f(0), _f(-np.inf), _log2_single(x) * _F_LN2)
@@ -631,11 +630,11 @@ def of_vectors(arithmetic):
     )  # fmt: skip
     half = arithmetic.real(0.5)
 
-    @helper(EXACT)
+    @helper
     def entropy_gap(u):
         return gap(u) if any_of(absolute(u) > half) else near(u)
 
-    @helper(EXACT)
+    @helper
     def mean_gap(u):
         return half * (gap(u) + gap(-u)) if any_of(absolute(u) > half) else mean_near(u)
 
@@ -676,7 +675,7 @@ def reader(storage, arithmetic, beyond):
     load, convert = loader(arithmetic.lanes), arithmetic.convert
     fill, widen = _fill(storage, beyond), widener(storage)
 
-    @helper(EXACT)
+    @helper
     def read(x, k):
         return convert(widen(load(x, k, fill)))
 
@@ -704,13 +703,13 @@ def pair_reader(storage, arithmetic, beyond, in_order):
         _fill(storage, beyond),
     )
 
-    @helper(EXACT)
+    @helper
     def one_after_the_other(x, k):
         left, low = x.size - k, read(x, k)
         inside = lanes_before(left, low), lanes_before(left - lanes, low)
         return (low, read(x, k + lanes)), inside
 
-    @helper(EXACT)
+    @helper
     def alternating(x, k):
         left, pair = x.size - k, simd.even_and_odd(load(x, k, fill))
         return pair, (lanes_before((left + 1) >> 1, pair[0]), lanes_before(left >> 1, pair[0]))

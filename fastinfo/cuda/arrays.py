@@ -173,7 +173,7 @@ def read(name: str, x: Any) -> Source:
             f"{', '.join(KINDS)}, jax (a view through DLPack copies nothing)"
         )
     if getattr(x, "requires_grad", False):
-        refuse_grad(name, x, kind)
+        refuse_grad(name, kind)
         x = x.detach()
     dtype = _name(x.dtype)
     stream, place = KINDS[kind].describe(x)

@@ -27,13 +27,8 @@ class Divisors:
     rest: Memory
 
 
-def totals(rows: Rows) -> tuple[Divisors, Memory]:
-    """Return the sum of each row, NaN where there is none, and its lowest entry if below 0."""
-    return _divisors(rows, True)
-
-
 def _divisors(rows: Rows, normalize: bool) -> tuple[Divisors, Memory]:
-    """Return the same, without `normalize` 1 in place of the sum."""
+    """Return the sum of each row or 1, NaN where there is none, and its lowest entry if below 0."""
     x, count = rows.data, rows.count
     total, rest, lowest = (new((count,), "float64", x) for _ in range(3))
     seam.launch(

@@ -334,24 +334,19 @@ def _adder(terms, p_storage, q_storage, real, threads):
     return add
 
 
-@cache
-def _row(real):
+@helper
+def row_of(constants, i):
     """What is known of row i, as a tuple."""
-
-    @helper
-    def row_of(constants, i):
-        return (
-            constants[i, TOP], constants[i, OTHER_TOP], constants[i, P_SHARE],
-            constants[i, Q_SHARE], constants[i, DISTANCE], constants[i, GAP],
-        )  # fmt: skip
-
-    return row_of
+    return (
+        constants[i, TOP], constants[i, OTHER_TOP], constants[i, P_SHARE],
+        constants[i, Q_SHARE], constants[i, DISTANCE], constants[i, GAP],
+    )  # fmt: skip
 
 
 @cache
 def sums(terms, p_storage, q_storage, real):
     """Kernel: sums of terms over pieces of wanted rows, a block each; block (row, piece)."""
-    add, row_of = _adder(terms, p_storage, q_storage, real, THREADS), _row(real)
+    add = _adder(terms, p_storage, q_storage, real, THREADS)
     kind = mathematics(real).real
     zero = kind(0)
 
@@ -425,7 +420,7 @@ def near(terms, p_storage, q_storage, real):
 def gradients(slope, p_storage, q_storage, real):
     """Kernel: derivatives by the logits of q, a block a piece of a row, from the last row on."""
     m_ = mathematics(real)
-    entries, row_of, slope_of, kind = _entries(real), _row(real), formula(slope, m_), m_.real
+    entries, slope_of, kind = _entries(real), formula(slope, m_), m_.real
     (store, store_wide), fill, zero = storer(q_storage), filler(q_storage), kind(0)
     into = mathematics("float64" if q_storage == "float64" else "float32").real
     lanes, q_lanes = lanes_of(p_storage, q_storage), wide_loader(q_storage, 8)[1]

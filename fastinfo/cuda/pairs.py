@@ -65,14 +65,14 @@ ANY, NEAR, FAR = -1, 0, 1
 
 @dataclass(frozen=True)
 class Side:
-    """The rows of one argument, and what they are divided by."""
+    """The rows of one argument, and what they are divided by: 0 or NaN if no distributions."""
 
     data: Rows
     divisors: Divisors
 
     @classmethod
     def of(cls, rows: Rows, divisors: Divisors) -> Side:
-        """Return a side; rows whose divisor is 0 or NaN are no distributions."""
+        """Return a side; on the processor, what it needs is found here."""
         return cls(rows, divisors)
 
     @property

@@ -20,7 +20,6 @@ from fastinfo.cuda.seam import SIMULATED, cuda, formula, helper, kernel, loader,
 # Threads of a block, and 16-byte loads of a thread in flight.
 THREADS = 4 if SIMULATED else 512
 FLIGHT = 4
-BYTES = 16
 
 # Numbers of a row's state, and its integers: where the maximum is, how many logits are above the
 # target's.
@@ -47,7 +46,7 @@ def start_of(starts, place, i):
 
 @cache
 def shape(real, softcap):
-    """Z of a logit and dz/dx times the temperature: the identity, or softcap * tanh(inner * x)."""
+    """z of a logit and dz/dx times the temperature: the identity, or softcap * tanh(inner * x)."""
     m = mathematics(real)
     one, infinity, tanh, cosh = m.real(1), m.real(np.inf), m.tanh, m.cosh
 
