@@ -443,6 +443,10 @@ def run(task: Callable[[int, int], None], n: int, step: int, most: int = 0) -> N
     kernel's launch 0.5 us: what is no more than a step runs in the calling thread. Ctrl-C reaches
     that between two pieces.
     """
+    if n <= step:
+        if n:
+            task(0, n)
+        return
     threads = 1 if getattr(_worker, "inside", False) else get_num_threads()
     workers = max(1, min(threads, -(-n // step)))
     least = max(1, step // 4) if most else step

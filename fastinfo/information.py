@@ -581,5 +581,6 @@ def _broadcast(sources: list[Source]) -> Any:
 def _rows(source: Source, data: Any, axis: int) -> Any:
     """Return the rows of an array of the device of `source` along `axis`."""
     if source.device == "cpu":
-        return Rows.along(np.moveaxis(data, axis, -1), source.dtype, source.storage)
+        last = data if axis == data.ndim - 1 else np.moveaxis(data, axis, -1)
+        return Rows.along(last, source.dtype, source.storage)
     return home("arrays", source.device).Rows.along(data.moved(axis), source)

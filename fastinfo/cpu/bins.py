@@ -46,11 +46,14 @@ def with_divisors(source: Source, rows: Rows, normalize: bool) -> tuple[Rows, Di
     """
     total, lowest = totals(rows)
     checks.no_negative(source, lowest)
+    finite = np.isfinite(total.rounded)
+    if normalize and finite.all():
+        return rows, total
     beyond = np.isinf(total.rounded)
     if normalize and beyond.any():
         rows = rows.scaled_down(beyond)
         total, _ = totals(rows)
-    finite = np.isfinite(total.rounded)
+        finite = np.isfinite(total.rounded)
     divisor = total.rounded if normalize else np.ones(rows.count)
     rest = np.where(finite & normalize, total.rest, 0.0)
     return rows, Divisors(np.where(finite, divisor, np.nan), rest)
