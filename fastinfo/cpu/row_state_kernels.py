@@ -409,6 +409,28 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
         return True
 
     @helper
+    def without_maximum(block, m, ref, others, of_max, e, e_of_max, a, c, option):
+        """Σ w less 1, Σ w (z - z_m) and Σ c (z - z_m), of sums that are measured from `ref`."""
+        rest, inverse_t = others + of_max - 1.0, option[INVERSE_TEMPERATURE]
+        if not m > lowest and rest == rest:
+            return rest, e, a
+        z = z_of(m, option)
+        rise = np.float64(z) - np.float64(ref)
+        total, all_e, a = _lower(others + of_max, e + e_of_max, a, c, rise, inverse_t)
+        if total - 1.0 > MIN_REST:
+            return total - 1.0, all_e, a
+        others, e, _ = _lower(others, e, 0.0, 0.0, rise, inverse_t)
+        rest, of_block, _ = rest_of(block, m, z, m, option)
+        return others + rest, all_e if relative else e + of_block, a
+
+    @helper
+    def rank_beside_nans(x, target, target_logit, rank):
+        """Rank in a row with NaNs: they are above all numbers, the first of them comes first."""
+        same = target_logit != target_logit
+        last = max(0, min(target, x.size)) if same else x.size
+        return (0.0 if same else rank) + count_nan(part(x, 0, last), nan)
+
+    @helper
     def read_piece(x, y, w, base, target, elsewhere, floor, jump, option, state):
         inverse_t, scale = option[INVERSE_TEMPERATURE], option[LOG2_SCALE]
         target -= base
@@ -467,27 +489,12 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
             e, c = _rebase(others + of_max, e, c, rise, inverse_t)
         b = part(x, block_of_max, x.size)
         b = part(b, 0, BLOCK if BLOCK < b.size else b.size)
-        rest = others + of_max - 1.0
-        if m > lowest or rest != rest:
-            z = z_of(m, option)
-            rise = np.float64(z) - np.float64(ref)
-            total, all_e, a = _lower(others + of_max, e + e_of_max, a, c, rise, inverse_t)
-            rest = total - 1.0
-            if rest > MIN_REST:
-                e = all_e
-            else:
-                others, e, _ = _lower(others, e, 0.0, 0.0, rise, inverse_t)
-                rest, eb, _ = rest_of(b, m, z, m, option)
-                rest, e = others + rest, all_e if relative else e + eb
-        position = -1
-        if rest != rest:
-            position = find_nan(x, nan)
+        rest, e, a = without_maximum(b, m, ref, others, of_max, e, e_of_max, a, c, option)
+        position = find_nan(x, nan) if rest != rest else -1
         if position >= 0:
             m = nan
-            if ranks:  # a NaN is above all numbers, and the first of equals comes first
-                same = target_logit != target_logit
-                last = max(0, min(target, x.size)) if same else x.size
-                rank = (0.0 if same else rank) + count_nan(part(x, 0, last), nan)
+            if ranks:
+                rank = rank_beside_nans(x, target, target_logit, rank)
         elif statistics and m >= floor:
             position = block_of_max + find(b, m)
         state[MAX], state[REST], state[ENTROPY] = np.float64(m), rest, e
