@@ -169,16 +169,6 @@ def no_arguments(parser: argparse.ArgumentParser) -> None:
     """Add nothing."""
 
 
-def version_of(package: str) -> str | None:
-    """Return the version of an installed package, or None."""
-    from importlib import metadata
-
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def processor() -> Report:
     """Return the processor as LLVM calls it, and the vectors its instructions work on."""
     import platform
@@ -199,7 +189,9 @@ def processor() -> Report:
 
 def cuda_devices() -> list[str] | None:
     """Return the names of the CUDA devices, None without numba-cuda."""
-    if version_of("numba-cuda") is None:
+    from fastinfo.bench import version
+
+    if version("numba-cuda") is None:
         return None
     from fastinfo.cuda import seam
 
@@ -212,15 +204,16 @@ def run_info(arguments: argparse.Namespace, say: Say) -> Report:
 
     import fastinfo
     from fastinfo import engine
+    from fastinfo.bench import version
 
     folder = engine.cache_directory()
     report: Report = {
         "fastinfo": fastinfo.__version__,
         "python": platform.python_version(),
-        **{package: version_of(package) for package in ("numpy", "numba", "llvmlite")},
+        **{package: version(package) for package in ("numpy", "numba", "llvmlite")},
         **processor(),
         "threads": fastinfo.get_num_threads(),
-        "numba-cuda": version_of("numba-cuda"),
+        "numba-cuda": version("numba-cuda"),
         "cuda_devices": cuda_devices(),
         "cache": folder and str(folder),
         "cached_kernels": sum(1 for _ in folder.iterdir()) if folder else 0,

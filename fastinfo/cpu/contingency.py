@@ -19,7 +19,7 @@ from fastinfo.cpu.pairs import mirror
 from fastinfo.cpu.simd import COUNTS_BITS
 from fastinfo.engine import run
 
-__all__ = ["Columns", "bands", "mirror"]
+__all__ = ["Columns", "bands", "mirror", "normalize"]
 
 # Most codes of a column that is compared as sets, where a pair takes 12 ps a cell and sample (one
 # thread of a Zen 4, as all figures here; 35 ps with AVX2); samples are counted in 0.6 ns each.
