@@ -168,16 +168,6 @@ def test_orders_and_weights(launches, monkeypatch):
     assert "finish_products" not in {name.rpartition(".")[2] for name in launches}
 
 
-def test_few_blocks_are_no_warning(monkeypatch):
-    """Numba warns of launches of few blocks; the test fails on any warning."""
-    from fastinfo.cuda import reduction_kernels
-
-    monkeypatch.setattr(seam, "_stream", lambda address: 0)
-    for _ in range(2):
-        assert seam._configured(reduction_kernels.fills(), 1, 32, 0).griddim == (1, 1, 1)
-    seam._configured.cache_clear()
-
-
 class Devices(list):
     """Devices that note which of them is made the current one."""
 
