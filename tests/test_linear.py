@@ -709,3 +709,20 @@ def test_errors_of_the_loss(error, options, text):
 def test_statistics_take_no_probabilities():
     with pytest.raises(ValueError, match=r"targets.*\(4,\).*\(4, 7\)"):
         linear_softmax_statistics(H, W, np.full((4, 7), 1 / 7))
+
+
+@pytest.mark.parametrize("storage", ["float16", "bfloat16"])
+def test_matrices_are_rounded_as_numpy_rounds(rng, storage):
+    """All of them, those below the normal ones and the halves between two among them."""
+    from fastinfo.arrays import narrow
+    from fastinfo.cpu.linear import _narrow
+
+    bits = rng.integers(0, 2**32, 100_003, dtype=np.uint32)
+    bits[::2] = (rng.integers(0, 2**16, bits[::2].size) << 16) + rng.integers(-1, 2, bits[::2].size)
+    bits[1::4] &= ~np.uint32(0x1FFF)  # numbers that a float16 has, or half of its last bit more
+    x = bits.view(np.float32)
+    edges = np.float32([2.0**-25, 3 * 2.0**-26, 65519.9, 65520.0, np.inf])
+    x = np.concatenate([x[x == x], edges])
+    np.testing.assert_array_equal(_narrow(x[:, np.newaxis], storage)[:, 0], narrow(x, storage))
+    nan = _narrow(np.full((1, 1), np.nan, np.float32), storage)[0, 0]
+    assert nan & 0x7FFF > (0x7C00 if storage == "float16" else 0x7F80)

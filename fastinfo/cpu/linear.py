@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastinfo.arrays import Rows, Source, as_result, empty, lazy, narrow, widen
+from fastinfo.cpu import linear_kernels as kernels
 from fastinfo.cpu import row_kernels, rows
 from fastinfo.cpu.row_state_kernels import STATE
 from fastinfo.engine import get_num_threads, run
@@ -200,9 +201,18 @@ def _round(values: np.ndarray, memory: np.ndarray, storage: str, limit: int) -> 
         return
 
     def task(lo: int, hi: int) -> None:
-        memory[lo:hi] = narrow(values[lo:hi], storage)
+        memory[lo:hi] = _narrow(values[lo:hi], storage)
 
     _by_threads(task, values, limit // 128)
+
+
+def _narrow(values: np.ndarray, storage: str) -> np.ndarray:
+    """Return numbers in a storage type, 16-bit ones as words."""
+    if values.dtype != np.float32 or storage not in ("float16", "bfloat16"):
+        return narrow(values, storage)
+    words = np.empty(values.shape, np.uint16)
+    kernels.roundings(storage)(np.ascontiguousarray(values).ravel(), words.ravel())
+    return words
 
 
 @dataclass(frozen=True)
@@ -362,7 +372,7 @@ def _add(job: Job, block: Block, gradients: Gradients) -> None:
     g, hidden = block.logits, block.hidden
     if gradients.hidden is not None:
         by_hidden = _times_weight(job, g, block.part)
-        gradients.hidden[block.index] = narrow(by_hidden, gradients.dtype)
+        gradients.hidden[block.index] = _narrow(by_hidden, gradients.dtype)
     if gradients.weight is not None:
         if block.first:
             np.matmul(g.T, hidden, out=gradients.weight)
