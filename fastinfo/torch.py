@@ -93,6 +93,11 @@ def _operator(
                 for entry, gradient, shape in saved:
                     if gradient.shape == shape:
                         given[entry] = _times(by_loss, gradient, ctx.axis)
+                    elif ctx.needs_input_grad[names.index(entry)]:
+                        raise RuntimeError(
+                            f"fastinfo.torch.{name} cannot be differentiated through "
+                            f"torch.func.vmap, which did not ask for the derivative by {entry}"
+                        )
             return tuple(given.values())
 
         operator.register_autograd(backward, setup_context=set_up)

@@ -524,3 +524,19 @@ def test_a_model_trains_to_the_same_losses():
     theirs = losses(F.cross_entropy)
     np.testing.assert_allclose(losses(ours.cross_entropy), theirs, rtol=1e-4)
     assert theirs[-1] < theirs[0]
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_no_gradient_is_lost_by_vmap():
+    weight, targets = torch.zeros(3, 3, requires_grad=True), torch.tensor([0, 1])
+    x = torch.randn(4, 2, 3)
+    for loss in (
+        lambda z: fastinfo.torch.cross_entropy(z, targets),
+        lambda z: fastinfo.torch.cross_entropy(z, targets, reduction="none").sum(),
+        fastinfo.torch.softmax_entropy,
+        lambda z: fastinfo.torch.softmax_kl_divergence(torch.zeros(2, 3), z),
+        lambda z: fastinfo.torch.binary_cross_entropy_with_logits(z, torch.ones(2, 3)),
+    ):
+        total = torch.func.vmap(lambda row, loss=loss: loss(row @ weight))(x).sum()
+        with pytest.raises(RuntimeError, match=r"through torch\.func\.vmap"):
+            total.backward()
