@@ -181,12 +181,13 @@ def above(u):
 # vectors. A NaN stays one, in a term that counts nothing too.
 
 
-def binary_cross_entropy_of_logit(x, y, pos_weight):
+def binary_cross_entropy_of_logit(x, y, rest, pos_weight):
     """-β y log σ(x) - (1 - y) log(1 - σ(x)), and its derivative (1 - y) σ(x) - β y σ(-x).
 
     With e = exp(-|x|), -log σ(±|x|) = log1p(e) (+ |x| for the minus): terms of one sign only.
+    `rest` is 1 - y, which a y in fewer digits than it was given in would not have.
     """
-    a, b = pos_weight * y, 1.0 - y
+    a, b = pos_weight * y, rest
     negative, size = x < 0.0, abs(x)
     e = exp(-size)
     against = where(negative, a, b)
@@ -214,9 +215,9 @@ def log_of_rest(p):
     return where(u == 1.0, -p, log(u) * (p / kept))
 
 
-def binary_cross_entropy_of_probability(p, y, pos_weight):
+def binary_cross_entropy_of_probability(p, y, rest, pos_weight):
     """-β y log p - (1 - y) log(1 - p), and its derivative -β y / p + (1 - y) / (1 - p)."""
-    a, b = pos_weight * y, 1.0 - y
+    a, b = pos_weight * y, rest
     loss = where(a == 0.0, 0.0, -a * log(p)) + where(b == 0.0, 0.0, -b * log_of_rest(p))
     gradient = where(b == 0.0, 0.0, b / (1.0 - p)) - where(a == 0.0, 0.0, a / p)
     return loss + 0.0 * p, gradient + 0.0 * p

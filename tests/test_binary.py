@@ -570,3 +570,29 @@ def test_other_errors(rng, kind):
     for name in ("pos_weight", "sample_weight"):
         with pytest.raises(ValueError, match=rf"\bout\b.*overlap.*{name}"):
             function(x, y, return_grad=True, out=weight, **{name: weight})
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_targets_near_1_in_more_digits_than_the_logits(dtype):
+    """1 - y of a float64 y is not that of the float32 next to it."""
+    x = np.array([30.0, 20.0, 16.0, 300.0, -5.0]).astype(dtype)
+    y = np.array([1 - 1e-9, 1 - 1e-8, 1 - 1e-4, 1 - 1e-15, 1 - 1e-12])
+    losses, grad = fastinfo.binary_cross_entropy_with_logits(
+        x, y, reduction="none", return_grad=True
+    )
+    with mpmath.workdps(40):
+        pairs = [(mpmath.mpf(float(z)), mpmath.mpf(t)) for z, t in zip(x, y, strict=True)]
+        expected = [
+            t * mpmath.log1p(mpmath.exp(-z)) + (1 - t) * mpmath.log1p(mpmath.exp(z))
+            for z, t in pairs
+        ]
+        slopes = [(1 - t) / (1 + mpmath.exp(-z)) - t / (1 + mpmath.exp(z)) for z, t in pairs]
+    rtol = 1e-12 if dtype == np.float64 else 2e-6
+    np.testing.assert_allclose(losses, np.array(expected, float), rtol=rtol)
+    of_dtype = np.array(slopes, float).astype(dtype).astype(float)
+    np.testing.assert_allclose(grad.astype(float), of_dtype, rtol=4e-3, atol=1e-30)
+    infinite = np.array([np.inf, -np.inf]).astype(dtype)
+    losses = fastinfo.binary_cross_entropy_with_logits(
+        infinite, [1 - 1e-12, 1e-30], reduction="none"
+    )
+    assert (losses == np.inf).all()

@@ -113,11 +113,11 @@ def test_binary_losses(x, y):
     def slope(x, t):
         return (1 - t) / (1 + mpmath.exp(-x)) - 2 * t / (1 + mpmath.exp(x))
 
-    value, gradient = formulas.binary_cross_entropy_of_logit(x, y, 2.0)
+    value, gradient = formulas.binary_cross_entropy_of_logit(x, y, 1.0 - y, 2.0)
     assert value == pytest.approx(mp(of_logit, x, y), rel=1e-14)
     assert gradient == pytest.approx(mp(slope, x, y), rel=1e-14)
     p = 1.0 / (1.0 + abs(x)) if x else 1e-300
-    value, gradient = formulas.binary_cross_entropy_of_probability(p, y, 2.0)
+    value, gradient = formulas.binary_cross_entropy_of_probability(p, y, 1.0 - y, 2.0)
     assert value == pytest.approx(mp(lambda p, t: loss(p, t, 1 - p), p, y), rel=1e-13)
     assert gradient == pytest.approx(
         mp(lambda p, t: (1 - t) / (1 - p) - 2 * t / p, p, y), rel=1e-14
@@ -141,14 +141,14 @@ def test_a_label_is_a_target(forms, x):
     of_label, of_target = forms
     for label in (False, True):
         for weight in (1.0, 0.3):
-            expected = of_target(x, float(label), weight)
+            expected = of_target(x, float(label), 1.0 - label, weight)
             assert of_label(x, label, weight) == pytest.approx(
                 expected, rel=1e-15, abs=0, nan_ok=True
             )
 
 
 def test_a_term_of_a_binary_loss_that_counts_nothing():
-    assert formulas.binary_cross_entropy_of_logit(inf, 1.0, 2.0) == (0.0, 0.0)
-    assert formulas.binary_cross_entropy_of_logit(-inf, 0.0, 2.0) == (0.0, 0.0)
-    assert formulas.binary_cross_entropy_of_logit(inf, 0.0, 2.0) == (inf, 1.0)
-    assert all(isnan(v) for v in formulas.binary_cross_entropy_of_logit(nan, 1.0, 0.0))
+    assert formulas.binary_cross_entropy_of_logit(inf, 1.0, 0.0, 2.0) == (0.0, 0.0)
+    assert formulas.binary_cross_entropy_of_logit(-inf, 0.0, 1.0, 2.0) == (0.0, 0.0)
+    assert formulas.binary_cross_entropy_of_logit(inf, 0.0, 1.0, 2.0) == (inf, 1.0)
+    assert all(isnan(v) for v in formulas.binary_cross_entropy_of_logit(nan, 1.0, 0.0, 0.0))

@@ -99,29 +99,45 @@ def _element(inputs, arithmetic, labelled):
             formulas.binary_cross_entropy_of_label,
             _mathematics(arithmetic),
         )
-    return formula(of_label if labelled else of_target, mathematics)
+    if labelled:
+        return formula(of_label, mathematics)
+    compiled = formula(of_target, mathematics)
+    return helper(lambda v, target, pos_weight: compiled(v, target[0], target[1], pos_weight))
 
 
 @cache
 def _targets(arithmetic, storage, as_masks):
-    """Return target(y, lo, hi, k): the vector y[lo + k:], as far as y[hi]; of labels the mask.
+    """Return target(y, lo, hi, k): the vector y[lo + k:], as far as y[hi], and 1 less that.
 
-    What is beyond the last element counts nothing.
+    Of labels as masks the mask alone. What is beyond the last element counts nothing.
     """
+    lanes, one = arithmetic.lanes, arithmetic.real(1)
     if storage != LABELS:
-        read, ask_ahead = vmath.reader(storage, arithmetic, 0.0), prefetcher(arithmetic.lanes)
+        read, ask_ahead = vmath.reader(storage, arithmetic, 0.0), prefetcher(lanes)
+        finer = storage == "float64" and arithmetic.real is np.float32
+        load_finer, convert = loader(lanes), arithmetic.convert
 
         @helper
         def target(y, lo, hi, k):
             stretch = part(y, lo, hi)
             ask_ahead(stretch, k)
-            return read(stretch, k)
+            if finer:
+                v = load_finer(stretch, k, 0.0)
+                return convert(v), convert(1.0 - v)
+            v = read(stretch, k)
+            return v, one - v
 
         return target
-    load, filled = mask_loader(arithmetic.lanes), arithmetic.filled
+    load, filled = mask_loader(lanes), arithmetic.filled
     if as_masks:
         return helper(lambda y, lo, hi, k: load(y, lo + k))
-    return helper(lambda y, lo, hi, k: where(load(y, lo + k), filled(1.0), filled(0.0)))
+
+    @helper
+    def label(y, lo, hi, k):
+        is_one = load(y, lo + k)
+        return where(is_one, filled(1.0), filled(0.0)), where(is_one, filled(0.0), filled(1.0))
+
+    return label
 
 
 @cache
@@ -184,7 +200,7 @@ def _block(inputs, storage, y_storage, pos_storage, sample_storage, gradient):
             ask_ahead(bx, k)
             v, t = read(bx, k), target(y, lo, hi, k)
             if in_doubt:
-                lowest, highest = minimum(t, lowest), maximum(t, highest)
+                lowest = minimum(minimum(t[0], t[1]), lowest)
             if probabilities:
                 lowest, highest = minimum(v, lowest), maximum(v, highest)
             loss, slope = element(v, t, pos_weight(bp, k, pos_number))

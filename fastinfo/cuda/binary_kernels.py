@@ -17,7 +17,7 @@ PROBABILITIES = "probabilities"
 
 
 @cache
-def _element(inputs, storage, pos, sample):
+def _element(inputs, storage, y_storage, pos, sample):
     """Loss and derivative of an input v, its target u and the weights of element k of a row.
 
     NaN where a target, or a probability, is outside [0, 1]; exactly 0 where the weight is 0.
@@ -31,17 +31,20 @@ def _element(inputs, storage, pos, sample):
         else formulas.binary_cross_entropy_of_logit, m_,
     )  # fmt: skip
     kind, zero, one, nan = m_.real, m_.real(0), m_.real(1), m_.real(np.nan)
-    given_back = mathematics(result).real
+    given_back, unit = mathematics(result).real, one
+    if y_storage == "float64":
+        unit = np.float64(1)  # 1 less what is near it, in the digits it is given in
     nothing = given_back(0)
 
     @helper
     def element(v, u, k, given):
         (pos_weights, at, step, weight), (weights, own_at, own_step, share) = given
-        v, u, weight, share = kind(v), kind(u), kind(weight), kind(share)
+        v, u, rest = kind(v), kind(u), kind(unit - u)
+        weight, share = kind(weight), kind(share)
         if pos:
             weight = kind(pos_weights[at + k * step])
-        loss, slope = losses_of(v, u, weight)
-        if not zero <= u <= one or (probabilities and not zero <= v <= one):
+        loss, slope = losses_of(v, u, rest, weight)
+        if not (zero <= u and zero <= rest) or (probabilities and not zero <= v <= one):
             loss = slope = nan
         if sample:
             own = kind(weights[own_at + k * own_step])
@@ -82,7 +85,8 @@ def losses(inputs, storage, y_storage, pos, sample, each, gradient):
     With `each` the losses are written too, with `gradient` their derivatives.
     """
     real = "float64" if storage == "float64" else "float32"
-    element, zero = _element(inputs, storage, pos, sample), mathematics(real).real(0)
+    element = _element(inputs, storage, y_storage, pos, sample)
+    zero = mathematics(real).real(0)
     (store, store_wide), (store_real, store_real_wide) = storer(storage), storer(real)
     wide_y = loader(y_storage)[1] is not None
     lanes = lanes_of(storage, y_storage)
