@@ -76,9 +76,9 @@ def softmax_cross_entropy(
     z_loss : float
         Factor of logsumexp², finite and at least 0.
     temperature : float
-        Positive.
+        From 2**-100 to 2**100.
     softcap : float, optional
-        Positive bound of the logits.
+        Bound of the logits, in the same range.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum by Σ sample_weight · class_weight[target] over rows not ignored
         (integers), or by Σ sample_weight (probabilities).
@@ -382,7 +382,7 @@ def softmax(x: Any, *, axis: int = -1, temperature: float = 1.0, out: Any = None
     axis : int
         Axis normalised over.
     temperature : float
-        Positive.
+        From 2**-100 to 2**100.
     out : array (..., V), optional
         Buffer of the result, float64 for float64 and integers, else float32.
 

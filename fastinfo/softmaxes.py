@@ -29,7 +29,7 @@ def softmax_entropy(
     axis : int
         Axis of the classes.
     temperature : float
-        Positive; p = softmax(logits / temperature).
+        From 2**-100 to 2**100; p = softmax(logits / temperature).
     reduction : {"none", "mean", "sum"}
         Whether to return the rows, their mean or their sum.
     return_grad : bool
@@ -103,7 +103,7 @@ def softmax_kl_divergence(
     axis : int
         Axis of the classes.
     temperature : float
-        Positive; p = softmax(p_logits / temperature), and q alike.
+        From 2**-100 to 2**100; p = softmax(p_logits / temperature), and q alike.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum by Σ sample_weight.
     sample_weight : array (...), optional

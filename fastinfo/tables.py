@@ -322,7 +322,7 @@ def _without_digits(parent: Source, children: Source) -> np.ndarray:
     values, parts = parent.values(), children.values()
     checks.refuse("parent", "at least 0", values, values < 0, ValueError, "position")
     whole = not (parent.is_float or children.is_float)
-    dtype = None if whole else np.float64
+    dtype = np.uint64 if whole else np.float64  # counts are at least 0, or refused later
     with np.errstate(invalid="ignore", over="ignore"):
         sums = parts.sum(axis=-2, dtype=dtype)
         try:
@@ -332,7 +332,7 @@ def _without_digits(parent: Source, children: Source) -> np.ndarray:
                 f"parent and children must broadcast, got shapes {parent.shape} and "
                 f"{children.shape}"
             ) from None
-        wide = values if whole else values.astype(np.float64)
+        wide = values.astype(dtype)
         apart = wide != sums if whole else abs(wide - sums) > _slack(parent, children) * wide
     for index in np.argwhere(apart)[:1]:
         at = tuple(index)

@@ -272,3 +272,19 @@ def test_a_kernel_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeyp
     cached = engine.KernelCache(tmp_path, "name")
     cached.save_overload("", type("Result", (), {"_reduce": lambda self: ()})())
     assert not list(tmp_path.iterdir())
+
+
+def test_counts_whose_sums_are_beyond_int64():
+    children = np.array([[2**62, 1], [2**62, 0]])
+    gain = fastinfo.information_gain(np.array([2**63, 1], np.uint64), children)
+    assert 0 <= gain < 1e-18
+    with pytest.raises(ValueError, match="children must be at least 0, got -1"):
+        fastinfo.information_gain([3, 1], [[-1, 1], [4, 0]])
+
+
+def test_numbers_beyond_all_floats_are_refused_by_name():
+    for given in ({"base": 10**400}, {"axis": 10**400}):
+        with pytest.raises(ValueError, match=next(iter(given))):
+            fastinfo.entropy([1.0, 2.0], **given)
+    with pytest.raises(ValueError, match="alpha"):
+        fastinfo.renyi_divergence([1.0, 2.0], [1.0, 1.0], 10**400)

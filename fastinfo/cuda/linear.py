@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -373,7 +373,7 @@ def losses(job: Job, gradients: Gradients | None = None) -> Memory:
     return result
 
 
-def statistics(job: Job) -> list[Memory]:
+def statistics(job: Job) -> Sequence[Memory]:
     """Return the figures of each row."""
     found: list[Memory] = []
     for block in _blocks(job, None):
