@@ -64,13 +64,18 @@ def number(
         isinstance(value, str | bytes) or np.ndim(value) or not hasattr(value, "__float__")
     ):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    try:
-        x = float(value)
-    except OverflowError:  # an integer beyond all floats
-        x = math.inf
+    x = _float(value)
     if not (low <= x <= high and math.isfinite(x)):
         raise ValueError(f"{name} must be {rule or 'finite'}, got {value!r}")
     return x
+
+
+def _float(value: Any) -> float:
+    """Return a number as a float, an integer beyond all of them as infinity."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def positive(name: str, value: Any) -> float:
@@ -174,7 +179,7 @@ def radius_of(radius: Any) -> float:
 
 
 def _at_least_0(name: str, value: Any) -> float:
-    infinite = hasattr(value, "__float__") and not np.ndim(value) and float(value) == math.inf
+    infinite = hasattr(value, "__float__") and not np.ndim(value) and _float(value) == math.inf
     return math.inf if infinite else number(name, value, 0.0, rule="at least 0")
 
 
