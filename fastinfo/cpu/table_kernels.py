@@ -9,7 +9,16 @@ from fastinfo import formulas
 from fastinfo.cpu import vmath
 from fastinfo.cpu.bin_kernels import AS_WRITTEN
 from fastinfo.cpu.memory import loader, part, row_of, store
-from fastinfo.cpu.simd import exact_sum_of, fused, highest_of, maximum, sum_of, two_sum, where
+from fastinfo.cpu.simd import (
+    exact_sum_of,
+    fused,
+    highest_of,
+    maximum,
+    minimum,
+    sum_of,
+    two_sum,
+    where,
+)
 from fastinfo.engine import SUM, formula, helper, kernel
 
 LANES = 8
@@ -213,16 +222,17 @@ def pointwise(storage, result):
 
 @kernel
 def surprisals(storage, result):
-    """Kernel: -log p / unit of elements, NaN for infinity; return the lowest."""
-    load, value = vmath.STORAGE[storage][1], formula(formulas.surprisal, vmath.double)
-    real = np.float64 if result == "float64" else np.float32
+    """Kernel: -log p / unit of elements, NaN for infinity; return the lowest, or 0."""
+    arithmetic, value = vmath.double, formula(formulas.surprisal, vmath.lanewise)
+    read, convert = vmath.reader(storage, arithmetic, 1.0), vmath.STORAGE[result][0].convert
+    lanes, filled = arithmetic.lanes, arithmetic.filled
 
     def fill(x, unit, out):
-        lowest = 0.0
-        for k in range(x.size):
-            p = np.float64(load(x[k]))
-            lowest = p if p < lowest else lowest
-            out[k] = real(value(p) / unit if p < np.inf else np.nan)
-        return lowest
+        lowest = filled(0.0)
+        for k in range(0, x.size, lanes):
+            p = read(x, k)
+            lowest = minimum(p, lowest)
+            store(out, k, convert(where(p < np.inf, value(p) / unit, np.nan)))
+        return -highest_of(-lowest)
 
     return fill
