@@ -359,6 +359,11 @@ def get_num_threads() -> int:
     int
         At least 1.
 
+    Raises
+    ------
+    ValueError
+        If ``FASTINFO_NUM_THREADS`` is no integer from 1 to 1024.
+
     Examples
     --------
     >>> import fastinfo

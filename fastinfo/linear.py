@@ -29,7 +29,14 @@ GRADIENTS = ("hidden", "weight", "bias")
 
 
 class LinearGradients(NamedTuple):
-    """Derivatives of a linear cross-entropy; None for those that were not asked for."""
+    """Derivatives of a linear cross-entropy by what it was given; None where not asked for.
+
+    Attributes
+    ----------
+    hidden, weight, bias : array or None
+        Of the shape of the argument, and of its dtype unless `grad_dtype` says otherwise; nats per
+        unit of it.
+    """
 
     hidden: Any
     weight: Any

@@ -22,7 +22,15 @@ from fastinfo.reductions import (
 
 
 class SoftmaxStatistics(NamedTuple):
-    """Figures of softmax distributions, arrays with one entry a row; see `softmax_statistics`."""
+    """Figures of softmax distributions, arrays with one entry a row; see `softmax_statistics`.
+
+    Attributes
+    ----------
+    max, log_sum, logsumexp, entropy, target_log_prob : array
+        In nats, float64 for float64 logits, else float32; log_sum is logsumexp - max.
+    argmax, target_rank : array
+        Classes, and how many come before the target, int64; -1 where there is none.
+    """
 
     max: Any
     log_sum: Any

@@ -12,7 +12,15 @@ from fastinfo.matrices import job_of, reporter
 
 
 class Neighbors(NamedTuple):
-    """Distances and indices of the nearest rows, each of shape (n, k), nearest first."""
+    """Distances and indices of the nearest rows, nearest first; see `nearest`.
+
+    Attributes
+    ----------
+    distances : array (n, k)
+        Values of the measure, in its unit, of the dtype of `pairwise`; NaN last.
+    indices : array (n, k)
+        Numbers of the rows of y, int64; -1 where there is none.
+    """
 
     distances: Any
     indices: Any
@@ -130,7 +138,13 @@ def within(
 
     Notes
     -----
-    Exact, and without the matrix, as `nearest`. Pairs whose value is NaN are not within.
+    Exact, and without the matrix, as `nearest`. Pairs whose value is NaN are not within; with
+    ``normalize=False`` those whose value is below 0 are.
+
+    References
+    ----------
+    .. [1] F. Topsøe, "Some inequalities for information divergence and related measures of
+       discrimination", IEEE Trans. Inf. Theory 46 (2000): the bounds that leave pairs out.
 
     Examples
     --------

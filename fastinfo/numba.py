@@ -1,9 +1,9 @@
 """Functions for a user's own ``@njit`` code: rows of logits, pairs of distributions, exp and log.
 
 They run in the interpreter too. Rows are one-dimensional contiguous arrays of float32 or float64,
-``x[i]`` of a matrix (of ``for row in x`` Numba does not know that they are contiguous);
-sums are in float64, and so are results but those of `exp` and `log`, which have the type of what
-they are given. In a loop over an array `exp` and `log` become vectors, which `math.exp` does not.
+``x[i]`` of a matrix (of ``for row in x`` Numba does not know that they are contiguous).
+Results are float64 but those of `exp` and `log`, which have the type of what they are given; errors
+are those of `fastinfo`'s functions of the same rows. In a loop over an array `exp` and `log` become vectors, which `math.exp` does not.
 
 Examples
 --------
@@ -67,6 +67,14 @@ def exp(x: Any) -> Any:
     number
         Of the type of `x`; inf beyond its range, subnormal or 0 below.
 
+    Notes
+    -----
+    NaN of NaN. A power of two times 2^t, |t| <= 1/2, by a polynomial.
+
+    References
+    ----------
+    .. [1] J.-M. Muller, "Elementary Functions", 3rd ed., Birkhäuser 2016.
+
     Examples
     --------
     >>> from fastinfo.numba import exp
@@ -88,6 +96,15 @@ def log(x: Any) -> Any:
     -------
     number
         Of the type of `x`; -inf of 0, NaN below.
+
+    Notes
+    -----
+    inf of inf, NaN of NaN; subnormal numbers keep their digits. The mantissa's by a series of the
+    inverse hyperbolic tangent.
+
+    References
+    ----------
+    .. [1] J.-M. Muller, "Elementary Functions", 3rd ed., Birkhäuser 2016.
 
     Examples
     --------
@@ -174,6 +191,16 @@ def logsumexp(x: np.ndarray) -> float:
     float
         -inf of a row of -inf only, NaN of one that holds NaN.
 
+    Notes
+    -----
+    +inf of a row that holds it. As exact as `fastinfo.logsumexp`: 2e-6 of float32 rows, 1e-12 of
+    float64 ones.
+
+    References
+    ----------
+    .. [1] P. Blanchard, D. Higham and N. Higham, "Accurately computing the log-sum-exp and softmax
+       functions", IMA J. Numer. Anal. 41 (2021).
+
     Examples
     --------
     >>> import numpy as np
@@ -203,6 +230,16 @@ def cross_entropy(x: np.ndarray, target: int) -> float:
     ------
     IndexError
         If `target` is no class of the row.
+
+    Notes
+    -----
+    inf of a target at -inf. As exact as `fastinfo.softmax_cross_entropy`, near 0 too: 2e-6 of
+    float32 rows, 1e-12 of float64 ones.
+
+    References
+    ----------
+    .. [1] P. Blanchard, D. Higham and N. Higham, "Accurately computing the log-sum-exp and softmax
+       functions", IMA J. Numer. Anal. 41 (2021).
 
     Examples
     --------
@@ -269,13 +306,22 @@ def kl_divergence(p: np.ndarray, q: np.ndarray) -> float:
     Returns
     -------
     float
-        In nats; inf where p > 0 and q = 0; NaN of rows that hold NaN, a negative number, or sum
-        to 0.
+        In nats; inf where p > 0 and q = 0; NaN of rows that hold NaN, inf or a negative number, or
+        whose sum is 0 or beyond float64.
 
     Raises
     ------
     ValueError
         If the rows are not of one length.
+
+    Notes
+    -----
+    The numbers of `fastinfo.kl_divergence` before they are rounded to float32: 0 of equal rows,
+    never negative, all digits near 0.
+
+    References
+    ----------
+    .. [1] S. Kullback and R. Leibler, "On information and sufficiency", Ann. Math. Stat. 22 (1951).
 
     Examples
     --------
@@ -289,6 +335,8 @@ def kl_divergence(p: np.ndarray, q: np.ndarray) -> float:
 
 def js_divergence(p: np.ndarray, q: np.ndarray) -> float:
     """Return the Jensen-Shannon divergence of two rows divided by their sums.
+
+    Half of KL(p, m) and of KL(q, m), m their mean.
 
     Parameters
     ----------
@@ -304,6 +352,15 @@ def js_divergence(p: np.ndarray, q: np.ndarray) -> float:
     ------
     ValueError
         If the rows are not of one length.
+
+    Notes
+    -----
+    The numbers of `fastinfo.js_divergence` before they are rounded to float32.
+
+    References
+    ----------
+    .. [1] J. Lin, "Divergence measures based on the Shannon entropy", IEEE Trans. Inf. Theory 37
+       (1991).
 
     Examples
     --------

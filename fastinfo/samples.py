@@ -23,7 +23,15 @@ BLOCK = 1 << 16
 
 
 class Contingency(NamedTuple):
-    """How often each pair of labels occurs: table[i, j] of x_labels[i] with y_labels[j]."""
+    """How often each pair of labels occurs: table[i, j] of x_labels[i] with y_labels[j].
+
+    Attributes
+    ----------
+    table : array (labels of x, labels of y)
+        Counts, int64.
+    x_labels, y_labels : array
+        The labels, sorted, each in its own dtype.
+    """
 
     table: Any
     x_labels: Any

@@ -95,7 +95,25 @@ class DivergenceNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self.weights = weights
 
     def fit(self, X: Any, y: Any = None) -> DivergenceNeighbors:
-        """Keep the rows that neighbours are looked for among."""
+        """Keep the rows that neighbours are looked for among.
+
+        Parameters
+        ----------
+        X : array or CSR matrix (n, K)
+            Rows of at least 0, float32 or float64; others are converted.
+        y
+            Not used.
+
+        Returns
+        -------
+        DivergenceNeighbors
+            Itself.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter breaks its rule, or `X` holds a negative number, NaN or infinity.
+        """
         self._check()
         self._fit_X = self._rows(X, reset=True)
         self.n_samples_fit_ = self._n_features_out = self._fit_X.shape[0]
@@ -104,7 +122,20 @@ class DivergenceNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     def transform(self, X: Any) -> Any:
         """Return the graph of the rows of X and their neighbours among those fitted.
 
-        A CSR matrix of shape (rows of X, rows fitted), its entries nearest first.
+        Parameters
+        ----------
+        X : array or CSR matrix (m, K)
+            Rows as `fit` takes them, with as many bins.
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix (m, n)
+            Distances, in the unit of the measure, or ones; the entries of a row nearest first.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `fit`; if there are fewer rows fitted than neighbours asked for.
         """
         check_is_fitted(self)
         self._check()

@@ -249,7 +249,7 @@ class StreamingCrossEntropy:
         Returns
         -------
         array (...)
-            NaN where ignored, -inf before the first piece; else as `fastinfo.logsumexp`.
+            In nats; NaN where ignored, -inf before the first piece; else as `fastinfo.logsumexp`.
 
         Examples
         --------

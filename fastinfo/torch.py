@@ -848,6 +848,15 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
     z_loss, temperature, softcap
         As for `cross_entropy`.
 
+    Raises
+    ------
+    TypeError, ValueError, IndexError, RuntimeError
+        When it is called: as `cross_entropy`.
+
+    Notes
+    -----
+    In nats, with the edges and the accuracy of `fastinfo.softmax_cross_entropy`.
+
     Examples
     --------
     >>> import torch
@@ -865,7 +874,7 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         self.z_loss, self.temperature, self.softcap = z_loss, temperature, softcap
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of logits."""
+        """Return the loss of logits (N, C, ...) and targets (N, ...), or probabilities like them."""
         return cross_entropy(
             input, target, weight=self.weight, ignore_index=self.ignore_index,
             reduction=self.reduction, label_smoothing=self.label_smoothing, z_loss=self.z_loss,
@@ -886,6 +895,17 @@ class LinearCrossEntropyLoss(nn.Module):
         Of the layer.
     weight, reduction, ignore_index, label_smoothing, z_loss, temperature, softcap, memory_limit
         As for `linear_cross_entropy`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError, RuntimeError
+        When it is called: as `linear_cross_entropy`.
+
+    Notes
+    -----
+    In nats, with the edges and the accuracy of `fastinfo.linear_cross_entropy`. Of the module of
+    this name in PyTorch 2.13 it lacks ``out_features`` and ``options``, which choose how that one
+    cuts its products; `memory_limit` does here.
 
     Examples
     --------
@@ -914,7 +934,7 @@ class LinearCrossEntropyLoss(nn.Module):
         }  # fmt: skip
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of hidden states."""
+        """Return the loss of hidden states (..., in_features) and targets (...)."""
         return linear_cross_entropy(
             input, self.linear.weight, target, linear_bias=self.linear.bias, weight=self.weight,
             **self.options,
