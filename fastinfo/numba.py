@@ -3,7 +3,8 @@
 They run in the interpreter too. Rows are one-dimensional contiguous arrays of float32 or float64,
 ``x[i]`` of a matrix (of ``for row in x`` Numba does not know that they are contiguous).
 Results are float64 but those of `exp` and `log`, which have the type of what they are given; errors
-are those of `fastinfo`'s functions of the same rows. In a loop over an array `exp` and `log` become vectors, which `math.exp` does not.
+are those of `fastinfo`'s functions of the same rows. In a loop over an array `exp` and `log` become
+vectors, which `math.exp` does not.
 
 Examples
 --------

@@ -874,7 +874,7 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         self.z_loss, self.temperature, self.softcap = z_loss, temperature, softcap
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of logits (N, C, ...) and targets (N, ...), or probabilities like them."""
+        """Return the loss of logits (N, C, ...) and targets (N, ...), or probabilities as many."""
         return cross_entropy(
             input, target, weight=self.weight, ignore_index=self.ignore_index,
             reduction=self.reduction, label_smoothing=self.label_smoothing, z_loss=self.z_loss,
@@ -904,8 +904,8 @@ class LinearCrossEntropyLoss(nn.Module):
     Notes
     -----
     In nats, with the edges and the accuracy of `fastinfo.linear_cross_entropy`. Of the module of
-    this name in PyTorch 2.13 it lacks ``out_features`` and ``options``, which choose how that one
-    cuts its products; `memory_limit` does here.
+    this name in PyTorch 2.13 it lacks ``out_features``, for losses of several dimensions, and
+    ``options``, how products are cut, instead of which there is `memory_limit`.
 
     Examples
     --------
