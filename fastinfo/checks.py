@@ -87,12 +87,12 @@ RANGE = "positive, at least 2**-100 and at most 2**100"
 
 
 def temperature_of(value: Any) -> float:
-    """Return a temperature that float32 can hold, and its reciprocal."""
+    """Return a temperature in [2**-100, 2**100]: its reciprocal is a normal float32 too."""
     return number("temperature", value, 2.0**-100, 2.0**100, RANGE)
 
 
 def softcap_of(value: Any, temperature: float) -> float | None:
-    """Return a softcap that float32 can hold, and 1 / (temperature · softcap), or None."""
+    """Return a softcap such that 1 / (temperature · softcap) is a normal float32, or None."""
     if value is None:
         return None
     softcap = number("softcap", value, 2.0**-100, 2.0**100, RANGE)

@@ -35,6 +35,11 @@ SHOWN = 10
 def loss(given: Namespace, say: Say) -> Report:
     """Score logits: mean loss, accuracies and entropy, by one reading."""
     logits, targets = files.load(given.logits, given.dtype), files.load(given.targets)
+    if logits.dtype == np.uint16 and given.dtype is None:
+        raise ValueError(
+            f"{given.logits} holds 16-bit words, which are no logits: say what they are, "
+            f"--dtype bfloat16"
+        )
     if not logits.ndim or not logits.shape[-1]:
         raise ValueError(f"{given.logits} must hold rows of logits, got shape {logits.shape}")
     if targets.shape != logits.shape[:-1]:

@@ -282,7 +282,7 @@ class Call:
             self.outcomes.put(None)
 
     def close(self) -> list[BaseException]:
-        """Let nobody begin any more, wait for those who have, and return what they failed of."""
+        """Let nobody begin any more, wait for those who have, and return their exceptions."""
         with self.lock:
             self.closed = True
         outcomes = [self.outcomes.get() for _ in range(self.begun)]

@@ -101,6 +101,8 @@ def test_words(folder, rng, capsys, dtype):
         report = report_of(capsys, "loss", *names, "--dtype", dtype)
         assert report["mean_loss"] == pytest.approx(expected, rel=1e-5)
         assert report["dtype"] == dtype
+        message = "holds 16-bit words, which are no logits: say what they are, --dtype bfloat16"
+        assert message in error_of(capsys, "loss", *names)
 
 
 def test_float16_is_float16(folder, rng, capsys):

@@ -90,7 +90,7 @@ def _finish(pair: Pair, state: np.ndarray, lo: int, hi: int, target: Rows | None
         near = near * (1.0 + figures[row_kernels.MAGNITUDE])
         tile.recentre(np.flatnonzero((active != 0.0) & (value < near)), value)
     else:
-        # what it is of two that are nearly equal
+        # of nearly equal rows it is β (1 - β) KL, which is enough to choose the terms by
         value *= pair.weight * (1.0 - pair.weight)
         tile.add(far, np.flatnonzero((active != 0.0) & ~(value < near)), value)
         rows = np.flatnonzero((active != 0.0) & (value < near))
