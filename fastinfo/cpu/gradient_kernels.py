@@ -64,7 +64,7 @@ def _coefficients(softcap, weights):
         return _coefficients_of_entropy
     if weights in rows.OTHER_WAYS:
         return _coefficients_of_softmax(weights == rows.LOG_SOFTMAX_WAY)
-    target_terms = row_kernels.target_terms(softcap)
+    target_terms, capped = row_kernels.target_terms(softcap), bool(softcap)
 
     @helper
     def coefficients_of(state, target, weight, w, option, coefficients):
@@ -84,7 +84,7 @@ def _coefficients(softcap, weights):
                 entry = _target_gradient(
                     rest, np.exp(-gap), logit == m, own_weight, smoothed, c, z_term
                 )
-                if softcap:
+                if capped:
                     entry /= np.cosh(logit * option[rows.INNER]) ** 2
             coefficients[TARGET] = share * entry + nothing
 
@@ -136,7 +136,7 @@ def _emit(storage, softcap, weights, soft, into):
     weight = rows.weight_of_class(weights, arithmetic, soft)
     head_of, place = _row_placer(into, lanes)
     linear, entropy = weights not in rows.UNWEIGHTED, weights == rows.ENTROPY_WAY
-    logarithm = weights == rows.LOG_SOFTMAX_WAY
+    logarithm, capped = weights == rows.LOG_SOFTMAX_WAY, bool(softcap)
     zero, lift, lowered = real(0), real(64), real(2.0**-64)
 
     @helper
@@ -170,7 +170,7 @@ def _emit(storage, softcap, weights, soft, into):
                     g = d * share + factor if logarithm else exp2(t) * factor
                 if linear:
                     g -= weight(by, bw, k, alpha, beta) * share
-                if softcap:
+                if capped:
                     g *= slope
                 place(o, k, convert(g), target - lo - k, entry, streamed and lo == head)
 

@@ -59,10 +59,14 @@ def _z(softcap):
     """z of a logit in float64, before the division by the temperature."""
 
     @helper
-    def z_of(x, option):
-        return option[CAP] * np.tanh(x * option[INNER]) if softcap and abs(x) < np.inf else x
+    def identity(x, option):
+        return x
 
-    return z_of
+    @helper
+    def capped(x, option):
+        return option[CAP] * np.tanh(x * option[INNER]) if abs(x) < np.inf else x
+
+    return capped if softcap else identity
 
 
 @cache

@@ -119,7 +119,7 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
     With `jumps`, what is asked for ahead lies `jump` further on from the `left`-th logit on, where
     the piece ends and another row's begins: a fifth of the time of columns of a wider array.
     """
-    relative, entropy = weights == "relative", weights == ENTROPY_WAY
+    relative, entropy, keeps = weights == "relative", weights == ENTROPY_WAY, weights == "kept"
     of_entropy = statistics or entropy or relative
     arithmetic = arithmetic_of(storage, softcap, weights, soft)
     # Vectors of two of AVX2's 16 registers leave too few for the constants: what is put aside costs
@@ -132,7 +132,7 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
     )  # fmt: skip
     z_of = shape(arithmetic, softcap)
     linear = weights not in UNWEIGHTED
-    in_order = linear or relative or weights == "kept"
+    in_order = linear or relative or keeps
     read = vmath.pair_reader(storage, arithmetic, -np.inf, in_order=in_order)
     read_one = vmath.reader(storage, arithmetic, -np.inf)
     size, steps = lanes if narrow else 4 * lanes, STEPS_BESIDE if relative else STEPS
@@ -149,7 +149,7 @@ def _sums(storage, softcap, weights, soft, statistics, ranks, jumps):
         other = filled(lowest)
         d = z_of(v, cap, inner)[0] - ref
         e = exp2(d * scale)
-        if weights == "kept":
+        if keeps:
             store(y, k, e)
         if relative:
             other = read_other(y, k)
@@ -293,7 +293,7 @@ def _z_as_read(softcap, arithmetic):
 def _searches(storage, arithmetic, sample):
     """Highest of the first logits, position of a value and of a NaN, how many equal a value."""
     lanes, filled = arithmetic.lanes, arithmetic.filled
-    read = vmath.reader(storage, arithmetic, -np.inf)
+    read, load = vmath.reader(storage, arithmetic, -np.inf), vmath.STORAGE[storage][1]
 
     @helper
     def highest(x):
@@ -302,31 +302,36 @@ def _searches(storage, arithmetic, sample):
             top = maximum(read(x, k), top)
         return highest_of(top)
 
-    def find_where(hit):
-        """Position of the first hit, -1 if there is none; four vectors are looked at together."""
-        hit = helper(hit)
+    @helper
+    def four(x, k, value):
+        low = (read(x, k) == value) | (read(x, k + lanes) == value)
+        k += 2 * lanes
+        return low | (read(x, k) == value) | (read(x, k + lanes) == value)
 
-        @helper
-        def four(x, k, value):
-            low = hit(read(x, k), value) | hit(read(x, k + lanes), value)
-            k += 2 * lanes
-            return low | hit(read(x, k), value) | hit(read(x, k + lanes), value)
+    @helper
+    def find(x, value):
+        """Position of the first that equals a value, -1 if there is none; four vectors at once."""
+        k = 0
+        while k < x.size and not bits_of_mask(four(x, k, value)):
+            k += 4 * lanes
+        while k < x.size:
+            found = bits_of_mask(read(x, k) == value)
+            if found:
+                while not found & 1:
+                    found, k = found >> 1, k + 1
+                return k
+            k += lanes
+        return -1
 
-        @helper
-        def find(x, value):
-            k = 0
-            while k < x.size and not bits_of_mask(four(x, k, value)):
-                k += 4 * lanes
-            while k < x.size:
-                found = bits_of_mask(hit(read(x, k), value))
-                if found:
-                    while not found & 1:
-                        found, k = found >> 1, k + 1
-                    return k
-                k += lanes
-            return -1
-
-        return find
+    @helper
+    def find_nan(x):
+        """Position of the first NaN, -1 if there is none."""
+        k = 0
+        if count_nan(x, 0.0) > 0.0:
+            while load(x[k]) == load(x[k]):
+                k += 1
+            return k
+        return -1
 
     def count_where(hit):
         """How many are hits."""
@@ -342,14 +347,9 @@ def _searches(storage, arithmetic, sample):
 
         return count
 
-    def is_equal(v, value):
-        return v == value
-
-    def is_nan(v, value):
-        return v != v
-
-    finds = find_where(is_equal), find_where(is_nan)
-    return highest, *finds, count_where(is_equal), count_where(is_nan)
+    count_equal = count_where(lambda v, value: v == value)
+    count_nan = count_where(lambda v, value: v != v)
+    return highest, find, find_nan, count_equal, count_nan
 
 
 @cache
@@ -359,7 +359,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
     The piece read next begins `jump` elements after the end of this one. The position of a maximum
     below `floor` is not looked for: a fifth of the time of 8000 classes.
     """
-    relative = weights == "relative"
+    relative, keeps = weights == "relative", weights == "kept"
     arithmetic = arithmetic_of(storage, softcap, weights, soft)
     load, real = vmath.STORAGE[storage][1], arithmetic.real
     measure = _sums(storage, softcap, weights, soft, statistics, ranks, jumps)
@@ -490,7 +490,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
         b = part(x, block_of_max, x.size)
         b = part(b, 0, BLOCK if BLOCK < b.size else b.size)
         rest, e, a = without_maximum(b, m, ref, others, of_max, e, e_of_max, a, c, option)
-        position = find_nan(x, nan) if rest != rest else -1
+        position = find_nan(x) if rest != rest else -1
         if position >= 0:
             m = nan
             if ranks:
@@ -502,7 +502,7 @@ def piece_reader(storage, softcap, weights, soft, statistics, ranks=False, jumps
         state[ARGMAX] = base + position if position >= 0 else -1.0
         state[TARGET_LOGIT] = np.float64(target_logit)
         state[OTHER_MAX] = np.float64(other_max)
-        if weights == "kept":
+        if keeps:
             state[KEPT_REFERENCE] = np.float64(ref) if one_reference else np.nan
 
     return read_piece
@@ -514,7 +514,7 @@ def merger(softcap, arithmetic, relative):
 
     Of equal maxima the lowest class counts, if there is one. A NaN stays, and where it is first.
     """
-    z_as_read, real = _z_as_read(softcap, arithmetic), arithmetic.real
+    z_as_read, real, capped = _z_as_read(softcap, arithmetic), arithmetic.real, bool(softcap)
 
     @helper
     def to_one_base(s, t, inverse_t):
@@ -529,7 +529,7 @@ def merger(softcap, arithmetic, relative):
     @helper
     def z_of(m, option):
         # without a softcap maxima are as read, perhaps by pieces of several types
-        return np.float64(z_as_read(real(m), option)) if softcap else m
+        return np.float64(z_as_read(real(m), option)) if capped else m
 
     @helper
     def merge(s, t, option):

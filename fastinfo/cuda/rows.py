@@ -68,7 +68,12 @@ class Problem:
     def variant(self) -> tuple[Any, ...]:
         """What the kernels are compiled for."""
         soft = self.soft.storage if self.soft is not None else self.logits.storage
-        return self.logits.storage, self.options.capped, self.weights, soft
+        return self.logits.storage, self.capped, self.weights, soft
+
+    @property
+    def capped(self) -> bool:
+        """Whether there is a softcap."""
+        return self.options.softcap is not None
 
     @property
     def real(self) -> str:
@@ -145,13 +150,13 @@ def losses(problem: Problem, out: Memory | None = None) -> Memory:
     weighed = numbers.shaped, integers.shaped, problem.row_targets, active
     w = problem.others[3]
     seam.launch(
-        kernels.finishes(problem.real, problem.options.capped), blocks(count, THREADS), THREADS,
+        kernels.finishes(problem.real, problem.capped), blocks(count, THREADS), THREADS,
         problem.stream, *weighed, w, problem.option, result.flat,
     )  # fmt: skip
     if out is not None:
         found = new((count, gradient_kernels.COEFFICIENTS), problem.real, problem.logits.data)
         seam.launch(
-            gradient_kernels.coefficients(problem.real, problem.options.capped),
+            gradient_kernels.coefficients(problem.real, problem.capped),
             blocks(count, THREADS), THREADS, problem.stream, *weighed, w, problem.option,
             found.shaped,
         )  # fmt: skip
@@ -190,7 +195,7 @@ def _figures(problem: Problem) -> tuple[Memory, Memory]:
     figures = new((kernels.FIGURES, count), problem.real, x)
     positions = new((kernels.INTEGER_FIGURES, count), "int64", x)
     seam.launch(
-        kernels.summaries(problem.real, problem.options.capped), blocks(count, THREADS), THREADS,
+        kernels.summaries(problem.real, problem.capped), blocks(count, THREADS), THREADS,
         problem.stream, numbers.shaped, integers.shaped, problem.row_targets, problem.option,
         figures.shaped, positions.shaped,
     )  # fmt: skip
