@@ -70,24 +70,24 @@ def packed(text: str, real: str) -> int:
 @pytest.mark.parametrize(
     ("kernel", "real", "at_least"),
     [
-        ("read_and_write_rows float32", "float32", 10),
-        ("read_and_write_rows float64", "float64", 20),
-        ("read_and_write_rows float16", "float32", 10),
-        ("read_losses float32", "float32", 20 // SHORTER),
-        ("read_losses float64", "float64", 40 // SHORTER),
-        ("read_losses bfloat16", "float32", 20 // SHORTER),
-        ("read_and_write logits float32", "float32", 15),
-        ("read_and_write logits float64", "float64", 20),
-        ("read_and_write probabilities float64", "float64", 15),
-        ("write_factors weighted_log_of", "float64", 5),
-        ("fill js_tile_term", "float32", 7),
-        ("fill js_tile_term", "float64", 6),
-        ("fill js_centred_tile_term", "float32", 7),
-        ("compare_sets", "float64", 6),
+        ("gradient_kernels-losses_and_gradients-float32", "float32", 10),
+        ("gradient_kernels-losses_and_gradients-float64", "float64", 20),
+        ("gradient_kernels-losses_and_gradients-float16", "float32", 10),
+        ("row_kernels-losses-float32", "float32", 20 // SHORTER),
+        ("row_kernels-losses-float64", "float64", 40 // SHORTER),
+        ("row_kernels-losses-bfloat16", "float32", 20 // SHORTER),
+        ("binary_kernels-losses-logits-float32", "float32", 15),
+        ("binary_kernels-losses-logits-float64", "float64", 20),
+        ("binary_kernels-losses-probabilities-float64", "float64", 15),
+        ("pair_kernels-factors-weighted_log_of", "float64", 5),
+        ("pair_kernels-tiles-js_tile_term", "float32", 7),
+        ("pair_kernels-tiles-js_tile_term", "float64", 6),
+        ("pair_kernels-tiles-js_centred_tile_term", "float32", 7),
+        ("contingency_kernels-by_sets", "float64", 6),
     ],
 )
 def test_multiply_adds_are_packed(assembly, kernel, real, at_least):
-    found = [text for name, text in assembly.items() if name.startswith(kernel)]
+    found = [text for name, text in assembly.items() if name.startswith(f"cpu.{kernel}")]
     assert found
     assert max(packed(text, real) for text in found) >= at_least
 
@@ -115,7 +115,9 @@ def hot_loop(text: str) -> list[str]:
 )
 @pytest.mark.parametrize("storage", ["float32", "float64", "bfloat16"])
 def test_the_loop_over_logits_keeps_its_constants_in_registers(assembly, storage):
-    kernel = next(t for n, t in assembly.items() if n.startswith(f"read_losses {storage}"))
+    kernel = next(
+        t for n, t in assembly.items() if n.startswith(f"cpu.row_kernels-losses-{storage}")
+    )
     loop = hot_loop(kernel)
     assert sum("fmadd" in line and "zmm" in line for line in loop) >= 20
     assert not any("vbroadcast" in line or "{1to" in line or "%rsp" in line for line in loop)
@@ -127,5 +129,9 @@ def test_the_loop_over_logits_keeps_its_constants_in_registers(assembly, storage
     not binding.get_host_cpu_features().get("avx512vpopcntdq"), reason="no such instruction"
 )
 def test_bits_in_common_are_counted_by_vectors(assembly):
-    (kernel,) = (text for name, text in assembly.items() if name.startswith("compare_sets"))
+    (kernel,) = (
+        text
+        for name, text in assembly.items()
+        if name.startswith("cpu.contingency_kernels-by_sets")
+    )
     assert sum("vpopcntq" in line and "zmm" in line for line in kernel.splitlines()) >= 8

@@ -456,10 +456,10 @@ def test_matrix_agrees_with_the_function_of_rows(rng, measure):
 def test_kernels_of_any_weights_have_a_name_of_their_own():
     """Else a process could load from the cache what another compiled for equal weights."""
     from fastinfo.catalogue import MEASURES
-    from fastinfo.cpu.pair_kernels import key_of
+    from fastinfo.engine import name_of
 
-    keys = [key_of(MEASURES["js_divergence"].at(w).total, abs) for w in (0.5, 0.3)]
-    assert keys[0] != keys[1]
+    names = [name_of(MEASURES["js_divergence"].at(w).total) for w in (0.5, 0.3)]
+    assert names[0] != names[1]
 
 
 @pytest.mark.parametrize("measure", DIVERGENCES)
