@@ -70,7 +70,7 @@ def exp(x: Any) -> Any:
 
     Notes
     -----
-    NaN of NaN. A power of two times 2^t, |t| <= 1/2, by a polynomial.
+    NaN of NaN. A power of two, times 2^t by a polynomial, t from -1/2 to 1/2.
 
     References
     ----------
