@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fastinfo.arrays import JAX, Source, lazy, refuse_grad
+from fastinfo.arrays import JAX, Source, lazy, refuse_grad, words
 from fastinfo.cuda import seam
 
 
@@ -178,7 +178,7 @@ def read(name: str, x: Any) -> Source:
     dtype = _name(x.dtype)
     stream, place = KINDS[kind].describe(x)
     queue = seam.Stream(stream, int(place.partition(":")[2]))
-    word = _word(dtype)
+    word = words(dtype)
     shape = tuple(int(n) for n in x.shape)
     strides = tuple(x.stride()) if kind == "torch" else _in_elements(name, x.strides, word.itemsize)
     address = KINDS[kind].address(x)
@@ -190,12 +190,6 @@ def read(name: str, x: Any) -> Source:
 def _name(dtype: Any) -> str:
     """Name of a type of NumPy's or of torch's: NumPy takes 3 us to make one."""
     return str(dtype).removeprefix("torch.")
-
-
-@cache
-def _word(storage: str) -> np.dtype:
-    """Type that kernels read elements as."""
-    return np.dtype(np.uint16 if storage in ("float16", "bfloat16") else storage)
 
 
 def _view_of_jax(name: str, x: Any) -> Any:
@@ -254,7 +248,7 @@ def _side_by_side(
         strides.append(step)
         step *= n
     return Memory(
-        native, like.kind, shape, tuple(reversed(strides)), _word(storage), storage, address,
+        native, like.kind, shape, tuple(reversed(strides)), words(storage), storage, address,
         like.stream, like.place,
     )  # fmt: skip
 
