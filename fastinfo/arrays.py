@@ -384,6 +384,14 @@ class Rows:
         """How far apart in memory two classes of a row are."""
         return self.data.strides[-1] // self.data.dtype.itemsize
 
+    @property
+    def beside(self) -> int:
+        """How many rows lie beside each other, one element after the other."""
+        data = self.data
+        if self.converted or data.ndim < 2 or data.strides[-2] != data.dtype.itemsize:
+            return 1
+        return data.shape[-2]
+
     def converted_tile(self, lo: int, hi: int, begin: int, end: int) -> np.ndarray:
         """Return a copy of the classes [begin, end) of the rows [lo, hi) in the storage type."""
         tile = np.empty((hi - lo, end - begin), words(self.storage))

@@ -90,22 +90,48 @@ def softmax_cross_entropy(log_sum, offset, gap, target_weight, a, c, z_loss, inv
 
     The integer target's own weight comes apart from the weights (a, c) of the other classes.
     """
-    loss = c * log_sum - a * inverse_temperature
-    if target_weight != 0.0:
-        loss += target_weight * (log_sum + gap)
+    own = where(target_weight == 0.0, 0.0, target_weight * (log_sum + gap))
+    loss = c * log_sum - a * inverse_temperature + own
     if z_loss != 0.0:
         lse = offset + log_sum
         loss += z_loss * lse * lse
     return loss
 
 
-def target_gradient(r, w, is_maximum, target_weight, c_target, c, z_term):
-    """w p_y - c_y of the target's class: p_y - 1 is -(sum of the others) / sum, uncancelled.
+def target_gradient(r, w, is_maximum, target_weight, c_target, total):
+    """W p_y - c_y of the target's class: p_y - 1 is -(sum of the others) / sum, uncancelled.
 
-    `c_target` is the weight of the target's class among the weights c of all classes.
+    `c_target` is the weight of the target's class among those of all classes, whose sum is W less
+    `target_weight`.
     """
-    others = r if is_maximum else 1.0 + r - w
-    return ((c + z_term) * w - target_weight * others) / (1.0 + r) - c_target
+    others = where(is_maximum, r, 1.0 + r - w)
+    return (total * w - target_weight * others) / (1.0 + r) - c_target
+
+
+def softmax_gradient(
+    log_sum, r, offset, gap, is_maximum, target_weight, c_target, c, z_loss, share, slope
+):
+    """Factor of exp((z - m) / T) in share (W p_k - c_k), and the entry of the target's class.
+
+    W = `target_weight` + c + 2 z_loss lse; only the target's entry is times `slope`, its dz/dx.
+    """
+    total = c
+    if z_loss != 0.0:
+        total = total + 2.0 * z_loss * (offset + log_sum)
+    no_distribution = 0.0 * log_sum
+    own = target_gradient(r, exp(-gap), is_maximum, target_weight, c_target, total) * slope
+    entry = where(gap < inf, own, -(target_weight + c_target))
+    factor = share * (target_weight + total) / (1.0 + r)
+    return factor + no_distribution, share * entry + no_distribution
+
+
+def entropy_gradient(log_sum, entropy, weight, inverse_temperature):
+    """Factor and share of (factor + share (z_k - m)) exp((z_k - m) / T), an entropy's gradient.
+
+    It is -weight / T p_k ((z_k - m) / T - log Σ w + entropy).
+    """
+    scale = -weight * inverse_temperature * exp(-log_sum)
+    return scale * (entropy - log_sum), scale * inverse_temperature
 
 
 # --- two distributions given by logits -----------------------------------------------------------

@@ -24,18 +24,21 @@ REFERENCE, SCALE, SHARE, TARGET, COEFFICIENTS = range(5)
 # A factor of kept exponentials that float32 might round to a subnormal number.
 LEAST = 2.0**-120
 
-_log_sum, _target_gradient = formula(formulas.log_sum), formula(formulas.target_gradient)
+_log_sum, _softmax_gradient, _entropy_gradient = (
+    formula(formulas.log_sum), formula(formulas.softmax_gradient),
+    formula(formulas.entropy_gradient),
+)  # fmt: skip
 
 
 @helper
 def _coefficients_of_entropy(state, target, weight, w, option, coefficients):
-    """Coefficients of the gradient of an entropy: -weight / T p ((z - m) / T - log Σ w + H)."""
-    inverse_t = option[rows.INVERSE_TEMPERATURE]
+    """Coefficients of the gradient of an entropy."""
     log_sum = _log_sum(state[rows.MAX], state[rows.REST])
     entropy = row_kernels.entropy_of(state, target, 1.0, w, option)
-    factor = -weight * inverse_t * np.exp(-log_sum)
     coefficients[REFERENCE] = state[rows.MAX]
-    coefficients[SCALE], coefficients[SHARE] = factor * (entropy - log_sum), factor * inverse_t
+    coefficients[SCALE], coefficients[SHARE] = _entropy_gradient(
+        log_sum, entropy, weight, option[rows.INVERSE_TEMPERATURE]
+    )
     coefficients[TARGET] = 0.0
 
 
@@ -58,7 +61,7 @@ def _coefficients_of_softmax(logarithm):
 
 
 @cache
-def _coefficients(softcap, weights):
+def coefficients_from(softcap, weights):
     """Coefficients of a row's gradient from its state; NaN where the row is no distribution."""
     if weights == rows.ENTROPY_WAY:
         return _coefficients_of_entropy
@@ -69,24 +72,16 @@ def _coefficients(softcap, weights):
     @helper
     def coefficients_of(state, target, weight, w, option, coefficients):
         z, gap, own_weight, smoothed = target_terms(state, target, w, option)
-        m, rest, c = state[rows.MAX], state[rows.REST], state[rows.WEIGHT]
-        z_term, nothing = 0.0, 0.0 * m
-        if option[rows.Z_LOSS] != 0.0:
-            lse = z * option[rows.INVERSE_TEMPERATURE] + _log_sum(m, rest)
-            z_term = 2.0 * option[rows.Z_LOSS] * lse
-        share = weight * option[rows.SLOPE]
+        log_sum, share = _log_sum(state[rows.MAX], state[rows.REST]), weight * option[rows.SLOPE]
+        logit, slope = state[rows.TARGET_LOGIT], 1.0
+        if capped:
+            slope = 1.0 / np.cosh(logit * option[rows.INNER]) ** 2
         coefficients[REFERENCE], coefficients[SHARE] = z, share
-        coefficients[SCALE] = share * (own_weight + c + z_term) / (1.0 + rest) + nothing
-        if target >= 0:
-            logit = state[rows.TARGET_LOGIT]
-            entry = -(own_weight + smoothed)
-            if gap < np.inf:
-                entry = _target_gradient(
-                    rest, np.exp(-gap), logit == m, own_weight, smoothed, c, z_term
-                )
-                if capped:
-                    entry /= np.cosh(logit * option[rows.INNER]) ** 2
-            coefficients[TARGET] = share * entry + nothing
+        coefficients[SCALE], coefficients[TARGET] = _softmax_gradient(
+            log_sum, state[rows.REST], z * option[rows.INVERSE_TEMPERATURE], gap,
+            logit == state[rows.MAX], own_weight, smoothed, state[rows.WEIGHT],
+            option[rows.Z_LOSS], share, slope,
+        )  # fmt: skip
 
     return coefficients_of
 
@@ -127,14 +122,9 @@ def _row_placer(into, lanes):
 
 
 @cache
-def _emit(storage, softcap, weights, soft, into):
-    """Write a row's gradient; `out` may be the logits themselves."""
-    arithmetic = rows.arithmetic_of(storage, softcap, weights, soft)
-    convert = vmath.STORAGE[into][0].convert
-    real, exp2, lanes = arithmetic.real, arithmetic.exp2, arithmetic.lanes
-    read, z_of = vmath.reader(storage, arithmetic, -np.inf), rows.shape(arithmetic, softcap)
-    weight = rows.weight_of_class(weights, arithmetic, soft)
-    head_of, place = _row_placer(into, lanes)
+def entries(softcap, weights, arithmetic):
+    """Entries of gradients at logits v whose classes weigh c, from the coefficients of the rows."""
+    real, exp2, z_of = arithmetic.real, arithmetic.exp2, rows.shape(arithmetic, softcap)
     linear, entropy = weights not in rows.UNWEIGHTED, weights == rows.ENTROPY_WAY
     logarithm, capped = weights == rows.LOG_SOFTMAX_WAY, bool(softcap)
     zero, lift, lowered = real(0), real(64), real(2.0**-64)
@@ -148,30 +138,49 @@ def _emit(storage, softcap, weights, soft, into):
             return where(is_low, g * lowered, g)
         return exp2(t) * (d * share + factor)
 
+    @helper
+    def entry(v, c, ref, factor, share, scale, cap, inner):
+        z, slope = z_of(v, cap, inner)
+        d = z - ref
+        t = d * scale
+        if entropy:
+            g = of_entropy(d, t, share, factor)
+        else:
+            g = d * share + factor if logarithm else exp2(t) * factor
+        if linear:
+            g -= c * share
+        return g * slope if capped else g
+
+    return entry
+
+
+@cache
+def _emit(storage, softcap, weights, soft, into):
+    """Write a row's gradient; `out` may be the logits themselves."""
+    arithmetic = rows.arithmetic_of(storage, softcap, weights, soft)
+    convert = vmath.STORAGE[into][0].convert
+    real, lanes, entry_of = arithmetic.real, arithmetic.lanes, entries(softcap, weights, arithmetic)
+    read, weight = (
+        vmath.reader(storage, arithmetic, -np.inf), rows.weight_of_class(weights, arithmetic, soft),
+    )  # fmt: skip
+    head_of, place = _row_placer(into, lanes)
+
     @helper(inline=False)
     def emit(x, y, w, target, coefficients, option, out, streamed):
         apart()
         alpha, beta = real(option[rows.ALPHA]), real(option[rows.BETA])
-        scale = real(option[rows.LOG2_SCALE])
-        cap, inner = real(option[rows.CAP]), real(option[rows.INNER])
         ref, factor = real(coefficients[REFERENCE]), real(coefficients[SCALE])
         share, entry = real(coefficients[SHARE]), real(coefficients[TARGET])
+        given = (
+            ref, factor, share, real(option[rows.LOG2_SCALE]), real(option[rows.CAP]),
+            real(option[rows.INNER]),
+        )  # fmt: skip
         head = head_of(out, streamed)
         for lo, hi in ((0, head), (head, x.size)):
             b, by, bw, o = part(x, lo, hi), part(y, lo, hi), part(w, lo, hi), part(out, lo, hi)
             for k in range(0, b.size, lanes):
                 prefetch(b, k)
-                z, slope = z_of(read(b, k), cap, inner)
-                d = z - ref
-                t = d * scale
-                if entropy:
-                    g = of_entropy(d, t, share, factor)
-                else:
-                    g = d * share + factor if logarithm else exp2(t) * factor
-                if linear:
-                    g -= weight(by, bw, k, alpha, beta) * share
-                if capped:
-                    g *= slope
+                g = entry_of(read(b, k), weight(by, bw, k, alpha, beta), *given)
                 place(o, k, convert(g), target - lo - k, entry, streamed and lo == head)
 
     return emit
@@ -205,7 +214,7 @@ def _emit_kept(storage):
 @kernel
 def coefficients(softcap, way):
     """Kernel: coefficients of the gradients of what a way asks for, losses for "", from states."""
-    coefficients_of = _coefficients(softcap, way)
+    coefficients_of = coefficients_from(softcap, way)
 
     def write_coefficients(state, targets, active, w, option, coefficients):
         for i in range(targets.size):
@@ -253,7 +262,7 @@ def losses_and_gradients(storage, softcap, weights, soft, into):
     read_rows = row_kernels.rows_reader(storage, softcap, weights, soft)
     finish, coefficients_of = (
         row_kernels.value_of(softcap, weights),
-        _coefficients(softcap, weights),
+        coefficients_from(softcap, weights),
     )
     emit, emit_kept = _emit(storage, softcap, weights, soft, into), _emit_kept(storage)
     keeps = weights == "kept"

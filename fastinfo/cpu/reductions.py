@@ -60,10 +60,14 @@ def row_weights(
     like: Source,
 ) -> tuple[np.ndarray, float]:
     """Weight of each row in the reduced loss, 0 for ignored ones, and what a mean divides by."""
-    given = weights_of("sample_weight", sample_weight, shape, "row", like)
-    weights = np.ones(math.prod(shape)) if given is None else given.ravel()
-    if classes is not None and (classes < 0).any():
-        weights = np.where(classes >= 0, weights, 0.0)
+    given, count = weights_of("sample_weight", sample_weight, shape, "row", like), math.prod(shape)
+    ignored = classes is not None and classes < 0
+    if given is None and not np.any(ignored) and (classes is None or class_weight is None):
+        mean = reduction == "mean"
+        return np.full(count, 1.0 / count if mean and count else 1.0), float(count) if mean else 1.0
+    weights = np.ones(count) if given is None else given.ravel()
+    if np.any(ignored):
+        weights = np.where(ignored, 0.0, weights)
     if reduction != "mean":
         return weights, 1.0
     with np.errstate(over="ignore"):

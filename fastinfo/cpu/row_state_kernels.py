@@ -80,9 +80,13 @@ def arithmetic_of(storage, softcap, weights, soft):
 @cache
 def weight_of_class(weights, arithmetic, soft):
     """c_k of the classes from k on, from the soft targets y and class weights w."""
-    filled = arithmetic.filled
     y_from = vmath.reader(soft, arithmetic, 0.0)
-    w_from = vmath.reader("float64", arithmetic, 0.0)
+    return weight_from(weights, arithmetic, y_from, vmath.reader("float64", arithmetic, 0.0))
+
+
+def weight_from(weights, arithmetic, y_from, w_from):
+    """c_k from what reads soft targets and class weights."""
+    filled = arithmetic.filled
     ways = {
         **dict.fromkeys(UNWEIGHTED, lambda y, w, k, alpha, beta: filled(0.0)),
         "uniform": lambda y, w, k, alpha, beta: filled(beta),

@@ -36,6 +36,17 @@ def stretch(rows: Rows, lo: int, hi: int, begin: int, end: int) -> tuple[np.ndar
     return read_only(tile.ravel()), np.arange(hi - lo) * tile.shape[1]
 
 
+def spread_out(rows: Rows | None, lo: int, hi: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return memory, offsets of the rows [lo, hi) in it, and how far apart their classes are."""
+    if rows is None:
+        return read_only(np.empty(0, np.float32)), np.empty(0, np.int64), 1
+    if rows.converted:
+        tile = rows.converted_tile(lo, hi, 0, rows.width)
+        return read_only(tile.ravel()), np.arange(hi - lo) * rows.width, 1
+    memory, starts = rows.memory
+    return read_only(memory), starts[lo:hi], rows.step
+
+
 def writable(
     rows: Rows, lo: int, hi: int, begin: int, end: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

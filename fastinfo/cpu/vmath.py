@@ -357,6 +357,12 @@ def _as_double(k):
 
 
 @helper
+def _as_single(k):
+    """Convert an integer below 2**31."""
+    return single_of(int32(k))
+
+
+@helper
 def _atanh_tail(z):
     """(atanh(s) / s - 1) / z with z = s**2."""
     p = (_A7 * z + _A6) * z + _A5
@@ -462,6 +468,20 @@ def _log1p_double(e):
     return where(far, _LN2_HIGH, 0.0) + (2.0 * s + (tail + where(far, _LN2_LOW, 0.0)))
 
 
+@helper
+def _log1p_of_sum_double(r):
+    """log(1 + r) for any r of at least 0, with full relative accuracy; NaN for NaN."""
+    t = r + 1.0
+    ix = bits_of(t)
+    k = (ix - _D_SQRT_HALF) >> _D_MANTISSA
+    near = k == _q(0)
+    m = where(near, r, float_of(ix - (k << _D_MANTISSA)) - 1.0)
+    s = m / (m + 2.0)
+    tail, n = 2.0 * s * s * s * _atanh_tail(s * s), _as_double(k)
+    value = n * _LN2_HIGH + (2.0 * s + (tail + n * _LN2_LOW))
+    return where(r < np.inf, value, r)
+
+
 # --- 16-bit words --------------------------------------------------------------------------------
 
 
@@ -547,6 +567,7 @@ single = Arithmetic(
     above=_above_single,
     log_in_units=_log2_single,
     log_unit=np.log(2.0),
+    of_integer=_as_single,
 )
 double = Arithmetic(
     real=np.float64,
@@ -595,7 +616,7 @@ def _exp_gap_double(t):
 # What formulas need that are compiled for vectors.
 lanewise = SimpleNamespace(
     where=where, sqrt=simd.root, log=_log_double, abs=simd.absolute, exp=_exp_double,
-    entropy_gap=_entropy_gap_double, exp_gap=_exp_gap_double,
+    entropy_gap=_entropy_gap_double, exp_gap=_exp_gap_double, log1p=_log1p_of_sum_double,
 )  # fmt: skip
 
 

@@ -41,24 +41,19 @@ def _coefficients(real, softcap):
     """Coefficients of a row's gradient from its state; NaN where the row is no distribution."""
     m_ = mathematics(real)
     terms, (_, slope_of) = rows.terms_of_target(real, softcap), rows.shape(real, softcap)
-    target_gradient, exp = formula(formulas.target_gradient, m_), m_.exp
-    zero, one, two, infinity = m_.real(0), m_.real(1), m_.real(2), m_.real(np.inf)
+    gradient, one = formula(formulas.softmax_gradient, m_), m_.real(1)
 
     @helper
     def coefficients_of(state, target, logit, weight, w, option):
         log_sum, gap, own, smoothed = terms(state, target, logit, w, option)
         m, rest, _, _, c, z, _, _ = state
-        lse = z * option[rows.INVERSE_TEMPERATURE] + log_sum
-        z_term = zero
-        if option[rows.Z_LOSS] != zero:
-            z_term = two * option[rows.Z_LOSS] * lse
-        share = weight * option[rows.SLOPE]
-        scale = share * (own + c + z_term) / (one + rest) + zero * log_sum
-        entry = -(own + smoothed)
-        if target >= 0 and gap < infinity:
-            entry = target_gradient(rest, exp(-gap), logit == m, own, smoothed, c, z_term)
-            entry *= slope_of(logit, option)
-        return z, scale, share, share * entry + zero * log_sum
+        share, offset = weight * option[rows.SLOPE], z * option[rows.INVERSE_TEMPERATURE]
+        slope = slope_of(logit, option) if target >= 0 else one
+        scale, entry = gradient(
+            log_sum, rest, offset, gap, logit == m, own, smoothed, c, option[rows.Z_LOSS], share,
+            slope,
+        )  # fmt: skip
+        return z, scale, share, entry
 
     return coefficients_of
 
@@ -234,7 +229,7 @@ def gradients(storage, softcap, weights, soft, into):
 def entropy_coefficients(real):
     """Kernel: entropies, and coefficients of their gradients, from figures; a thread a row."""
     m_, weighed = mathematics(real), rows.weight_of(real)
-    exp, zero = m_.exp, m_.real(0)
+    gradient, zero = formula(formulas.entropy_gradient, m_), m_.real(0)
 
     @kernel
     def write_coefficients(figures, active, option, values, out):
@@ -242,11 +237,11 @@ def entropy_coefficients(real):
         if i < values.size:
             weight = weighed(active, i)
             entropy, log_sum = figures[rows.ENTROPY_OF_ROW, i], figures[rows.LOG_SUM, i]
-            inverse_t = option[rows.INVERSE_TEMPERATURE]
-            factor = -weight * inverse_t * exp(-log_sum)
             values[i] = weight * entropy
             out[i, REFERENCE], out[i, TARGET] = figures[rows.RAW_MAXIMUM, i], zero
-            out[i, SCALE], out[i, SHARE] = factor * (entropy - log_sum), factor * inverse_t
+            out[i, SCALE], out[i, SHARE] = gradient(
+                log_sum, entropy, weight, option[rows.INVERSE_TEMPERATURE]
+            )
 
     return write_coefficients
 
