@@ -365,19 +365,41 @@ class Rows:
         return "float64" if self.storage == "float64" else "float32"
 
     @lazy
-    def memory(self) -> tuple[np.ndarray, np.ndarray]:
-        """The memory the array spans, as one dimension, and where in it each row begins."""
+    def memory(self) -> np.ndarray:
+        """The memory the array spans, as one dimension."""
         if self.data.flags.c_contiguous:
-            return self.data.reshape(-1), np.arange(self.count) * self.width
+            return self.data.reshape(-1)
+        item = self.data.dtype.itemsize
+        lowest = self.data[tuple(slice(None, None, -1 if s < 0 else 1) for s in self.data.strides)]
+        span = sum(
+            abs(s) * (n - 1) for n, s in zip(self.data.shape, self.data.strides, strict=True)
+        )
+        return as_strided(lowest, (1 + span // item,), (item,))
+
+    @lazy
+    def _leading(self) -> tuple[int, list[int], list[int]]:
+        """Where in memory the first row begins, and lengths and steps of the axes that rows go by.
+
+        Axes that go on where others end are one.
+        """
         item = self.data.dtype.itemsize
         steps = [stride // item for stride in self.data.strides]
-        reach = [(n - 1) * step for n, step in zip(self.data.shape, steps, strict=True)]
-        lowest = self.data[tuple(slice(None, None, -1 if step < 0 else 1) for step in steps)]
-        span = 1 + sum(abs(r) for r in reach)
-        starts = np.array(-sum(min(r, 0) for r in reach))
+        first = sum(
+            (n - 1) * -step for n, step in zip(self.data.shape, steps, strict=True) if step < 0
+        )
+        lengths, apart = [1], [0]
         for n, step in zip(self.shape, steps, strict=False):
-            starts = np.add.outer(starts, np.arange(n) * step)
-        return as_strided(lowest, (span,), (item,)), starts.ravel()
+            if lengths[-1] == 1 or apart[-1] == n * step:
+                n *= lengths.pop()
+                apart.pop()
+            lengths.append(n)
+            apart.append(step)
+        return first, lengths, apart
+
+    def starts(self, lo: int, hi: int) -> np.ndarray:
+        """Return where in memory the rows [lo, hi) begin."""
+        first, lengths, steps = self._leading
+        return _offsets(first, lengths, steps, lo, hi)
 
     @property
     def step(self) -> int:
@@ -434,11 +456,23 @@ class Rows:
             where = index.reshape(*self.shape, 1)
             picked = np.take_along_axis(self.data, where, axis=-1).ravel()
         else:
-            memory, starts = self.memory
-            picked = memory[starts + index * self.step]
+            picked = self.memory[self.starts(0, self.count) + index * self.step]
         values = np.array(widen(picked, self.storage), np.float64)
         values[classes < 0] = np.nan
         return values
+
+
+def _offsets(first: int, lengths: list[int], steps: list[int], lo: int, hi: int) -> np.ndarray:
+    """Return first + Σ index · step for the numbers [lo, hi) of an array's indices, in C order."""
+    if len(lengths) == 1:
+        return np.arange(lo, hi) * steps[0] + first
+    inner = lengths[-1]
+    begin, end = lo // inner, -(-hi // inner)
+    outer = _offsets(first, lengths[:-1], steps[:-1], begin, end)
+    if end - begin == 1:
+        return np.arange(lo - begin * inner, hi - begin * inner) * steps[-1] + outer[0]
+    every = np.add.outer(outer, np.arange(inner) * steps[-1]).ravel()
+    return every[lo - begin * inner : hi - begin * inner]
 
 
 def words(storage: str) -> np.dtype:

@@ -80,6 +80,11 @@ def log_sum(m, r):
     return log1p(r)
 
 
+def logsumexp(z, log_sum):
+    """The maximum and log Σ exp(z_k - z) together; an infinite maximum is all there is."""
+    return z + where(abs(z) < inf, log_sum, 0.0)
+
+
 def softmax_entropy(r, e, inverse_temperature):
     """-Σ p log p = log Σ w - Σ w (z - m) / T / Σ w."""
     return log1p(r) - e * inverse_temperature / (1.0 + r)

@@ -374,7 +374,7 @@ def logsumexp(x: Any, *, axis: int = -1, keepdims: bool = False) -> Any:
     1000.6931
     """
     source, axis, problem, module = _plain("x", x, axis, 1.0)
-    value = module.statistics(problem)[module.LOGSUMEXP].reshape(problem.logits.shape)
+    value = module.logsumexp(problem).reshape(problem.logits.shape)
     if keepdims:
         value = np.expand_dims(value, axis)
     return give(as_result(value, source.result), source)

@@ -20,11 +20,11 @@ from fastinfo.cpu.memory import LINE, fence, loader, part, store, stream
 from fastinfo.cpu.simd import absolute, double, flush_subnormals, maximum, restore, where
 from fastinfo.engine import formula, helper, kernel
 
-_loss, _softmax_entropy, _gradient, _entropy_gradient = (
+_loss, _softmax_entropy, _logsumexp, _gradient, _entropy_gradient = (
     formula(function, vmath.lanewise)
     for function in (
-        formulas.softmax_cross_entropy, formulas.softmax_entropy, formulas.softmax_gradient,
-        formulas.entropy_gradient,
+        formulas.softmax_cross_entropy, formulas.softmax_entropy, formulas.logsumexp,
+        formulas.softmax_gradient, formulas.entropy_gradient,
     )
 )  # fmt: skip
 _log1p = vmath.lanewise.log1p
@@ -232,6 +232,8 @@ def _finisher(softcap, weights, lanes, gradient):
         inverse_t, log_sum = option[rows.INVERSE_TEMPERATURE], _log1p(rest)
         if weights == rows.ENTROPY_WAY:
             return entropy_of(m, rest, log_sum, e, weight, inverse_t)
+        if weights == rows.LOGSUMEXP_WAY:
+            return _logsumexp(m * inverse_t, log_sum), m, m, m, m
         if weights == rows.SOFTMAX_WAY:
             return m, m, 1.0 / (1.0 + rest), m, m
         if weights == rows.LOG_SOFTMAX_WAY:
@@ -249,7 +251,7 @@ def vector_reader(storage, softcap, weights, soft, gradient):
     gather, gather_soft = gatherer(storage, arithmetic), gatherer(soft, arithmetic)
     sums, finish = _sums(softcap, weights, arithmetic), _finisher(softcap, weights, lanes, gradient)
     classes, load, convert = class_reader(arithmetic), loader(lanes), arithmetic.convert
-    infinity = real(np.inf)
+    infinity, nan = real(np.inf), real(np.nan)
 
     @helper
     def weights_of_targets(w, target, targets, own):
@@ -269,7 +271,10 @@ def vector_reader(storage, softcap, weights, soft, gradient):
             gather_soft(y, y_starts, y_step, width, room.y)
         target, weight = classes(targets), load(active, 0, 0.0)
         m, rest, e, a, c, target_logit = sums(room.x, room.y, w, target, width, option)
-        rest = where(absolute(m) < infinity, rest, np.nan)
+        if weights == rows.LOGSUMEXP_WAY:
+            m = where(rest == rest, m, nan)
+        else:
+            rest = where(absolute(m) < infinity, rest, np.nan)
         loss, reference, scale, share, entry = finish(
             double(m), rest, e, a, c, double(target_logit),
             weights_of_targets(w, target, targets, room.class_weights), weight, option,

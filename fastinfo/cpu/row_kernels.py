@@ -21,6 +21,7 @@ from fastinfo.cpu.row_state_kernels import (
     INVERSE_TEMPERATURE,
     LINEAR,
     LOG_SOFTMAX_WAY,
+    LOGSUMEXP_WAY,
     MAX,
     OTHER_MAX,
     PIECE,
@@ -48,9 +49,10 @@ from fastinfo.engine import formula, helper, kernel
 P_MAX, P_LOG_SUM, Q_MAX, Q_LOG_SUM, DIVERGENCE, MAGNITUDE, RELATIVE_FIGURES = range(7)
 
 _log_sum = formula(formulas.log_sum)
-_loss, _softmax_entropy = (
+_loss, _softmax_entropy, _logsumexp = (
     formula(formulas.softmax_cross_entropy),
     formula(formulas.softmax_entropy),
+    formula(formulas.logsumexp),
 )
 
 
@@ -111,16 +113,25 @@ def entropy_of(state, target, weight, w, option):
 
 
 @helper
+def logsumexp_of(state, target, weight, w, option):
+    """Log Σ exp(z) of a row from its state."""
+    z = state[MAX] * option[INVERSE_TEMPERATURE]
+    return _logsumexp(z, _log_sum(state[MAX], state[REST]))
+
+
+@helper
 def nothing_of(state, target, weight, w, option):
     """What is asked for of a row of which only the softmax is."""
     return 0.0
 
 
 def value_of(softcap, weights):
-    """What is asked for of a row: its entropy, its loss, or nothing; or of a way, "" for a loss."""
-    if weights in (SOFTMAX_WAY, LOG_SOFTMAX_WAY):
-        return nothing_of
-    return entropy_of if weights == ENTROPY_WAY else loss_of(softcap)
+    """What a way asks for of a row: for its loss if that is none of the others."""
+    others = {
+        SOFTMAX_WAY: nothing_of, LOG_SOFTMAX_WAY: nothing_of, ENTROPY_WAY: entropy_of,
+        LOGSUMEXP_WAY: logsumexp_of,
+    }  # fmt: skip
+    return others.get(weights) or loss_of(softcap)
 
 
 # --- kernels -------------------------------------------------------------------------------------
@@ -236,7 +247,7 @@ def summaries(softcap):
             z, log_sum = z_of(m, option), _log_sum(m, rest)
             figures[RAW_MAXIMUM, i], figures[MAXIMUM, i] = m, z * inverse_t
             figures[LOG_SUM, i] = log_sum
-            figures[LOGSUMEXP, i] = z * inverse_t + (log_sum if abs(m) < np.inf else 0.0)
+            figures[LOGSUMEXP, i] = _logsumexp(z * inverse_t, log_sum)
             entropy = _softmax_entropy(rest, state[i, ENTROPY], inverse_t)
             figures[ENTROPY_OF_ROW, i] = entropy + 0.0 * log_sum
             figures[ARGMAX_OF_ROW, i] = state[i, ARGMAX]

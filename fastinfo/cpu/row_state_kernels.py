@@ -63,7 +63,9 @@ _lower, _merge, _rebase = (
 
 
 # What a row is read for besides a loss, and the ways in which no class has a weight of its own.
-ENTROPY_WAY, SOFTMAX_WAY, LOG_SOFTMAX_WAY = OTHER_WAYS = ("entropy", "softmax", "log_softmax")
+ENTROPY_WAY, SOFTMAX_WAY, LOG_SOFTMAX_WAY, LOGSUMEXP_WAY = OTHER_WAYS = (
+    "entropy", "softmax", "log_softmax", "logsumexp",
+)  # fmt: skip
 UNWEIGHTED = ("none", "kept", "relative", *OTHER_WAYS)
 # Ways of a softcap. What softcap * tanh loses in float32 is in proportion to the softcap: half of
 # what is allowed at 32. What is above is computed in float64.

@@ -139,15 +139,23 @@ class Problem:
         soft = self.soft.storage if self.soft is not None else "float32"
         return self.logits.storage, self.capped, self.weights, soft
 
+    def targets_of(self, lo: int, hi: int) -> np.ndarray:
+        """Classes of the rows [lo, hi), -1 for none."""
+        return np.full(hi - lo, -1) if self.targets is None else self.targets[lo:hi]
+
+    def weights_of(self, lo: int, hi: int) -> np.ndarray:
+        """Weights of the rows [lo, hi); rows of weight 0 are not read."""
+        return np.ones(hi - lo) if self.active is None else self.active[lo:hi]
+
     @lazy
     def row_targets(self) -> np.ndarray:
         """Class of each row, -1 for none."""
-        return np.full(self.logits.count, -1) if self.targets is None else self.targets
+        return self.targets_of(0, self.logits.count)
 
     @lazy
     def row_weights(self) -> np.ndarray:
-        """Weight of each row; rows of weight 0 are not read."""
-        return np.ones(self.logits.count) if self.active is None else self.active
+        """Weight of each row."""
+        return self.weights_of(0, self.logits.count)
 
     @lazy
     def target_logits(self) -> np.ndarray:
@@ -260,7 +268,7 @@ def statistics(problem: Problem) -> np.ndarray:
     summarise = kernels.summaries(problem.capped)
 
     def task(lo: int, hi: int) -> None:
-        state, targets = states_of_rows(problem, lo, hi), problem.row_targets[lo:hi]
+        state, targets = states_of_rows(problem, lo, hi), problem.targets_of(lo, hi)
         summarise(state, targets, problem.options.array, figures[:, lo:hi])
 
     run(task, problem.logits.count, *problem.steps())
@@ -273,6 +281,11 @@ def entropies(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
     It is what `losses` gives where classes are weighed the way "entropy".
     """
     return losses(problem, out)
+
+
+def logsumexp(problem: Problem) -> np.ndarray:
+    """Return log Σ exp(z) of each row, as SciPy does for infinite rows."""
+    return losses(replace(problem, way=row.LOGSUMEXP_WAY))
 
 
 def softmax(problem: Problem, out: np.ndarray) -> None:
@@ -417,8 +430,8 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
             y = np.empty(group * width, problem.logits.arithmetic)
             y_starts = np.arange(hi - lo) % group * width
         given = (
-            logits, starts, width, y, y_starts, problem.class_weights, problem.row_targets[lo:hi],
-            problem.row_weights[lo:hi], problem.options.array, result[lo:hi],
+            logits, starts, width, y, y_starts, problem.class_weights, problem.targets_of(lo, hi),
+            problem.weights_of(lo, hi), problem.options.array, result[lo:hi],
             np.empty((group, row.STATE)),
         )  # fmt: skip
         if target is None:
@@ -446,7 +459,7 @@ def _side_by_side(problem: Problem, target: Rows | None, result: np.ndarray) -> 
     def task(lo: int, hi: int) -> None:
         given = (
             *spread_out(problem.logits, lo, hi), width, *spread_out(problem.soft, lo, hi),
-            problem.class_weights, problem.row_targets[lo:hi], problem.row_weights[lo:hi],
+            problem.class_weights, problem.targets_of(lo, hi), problem.weights_of(lo, hi),
             problem.options.array, result[lo:hi],
         )  # fmt: skip
         room = lane_kernels.Room.of(variant, into, width)
@@ -458,8 +471,8 @@ def _side_by_side(problem: Problem, target: Rows | None, result: np.ndarray) -> 
             if tile is not None:
                 put(target, tile, lo, hi, 0)
         else:
-            memory, starts = target.memory
-            read_and_write(*given, memory, starts[lo:hi], target.step, streamed, room)
+            starts = target.starts(lo, hi)
+            read_and_write(*given, target.memory, starts, target.step, streamed, room)
 
     copied = any(x is not None and x.converted for x in (problem.logits, problem.soft, target))
     least, most = LEAST // (LANE_COST + CLASS_COST * width), (TILE if copied else CHUNK) // width
@@ -486,7 +499,7 @@ def _reader(
     before = NOTHING if problem.onto is None else problem.onto[lo:hi]
     given = (
         memory, starts, width, problem.base + begin, y, y_starts, problem.class_weights,
-        problem.row_targets[lo:hi], elsewhere, before, problem.row_weights[lo:hi],
+        problem.targets_of(lo, hi), elsewhere, before, problem.weights_of(lo, hi),
         problem.options.array,
     )  # fmt: skip
     return lambda first, pieces, state: read_states(first, pieces, *given, state)
@@ -543,7 +556,7 @@ def _emit(problem: Problem, coefficients: np.ndarray, target: Rows) -> None:
             logits, offsets, width, y, y_starts = problem.stretch(lo, hi, begin, end)
             write_rows(
                 logits, offsets, width, problem.base + begin, y, y_starts, problem.class_weights,
-                problem.row_targets[lo:hi], problem.row_weights[lo:hi], problem.options.array,
+                problem.targets_of(lo, hi), problem.weights_of(lo, hi), problem.options.array,
                 coefficients[lo:hi], memory, starts, streamed,
             )  # fmt: skip
             if tile is not None:

@@ -23,16 +23,12 @@ STREAM_BYTES = 1 << 23
 def stretch(rows: Rows, lo: int, hi: int, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
     """Return memory and offsets of the classes [begin, end) of the rows [lo, hi)."""
     if not rows.copied:
-        memory, starts = rows.memory
-        return read_only(memory), starts[lo:hi] + begin
+        return read_only(rows.memory), rows.starts(lo, hi) + begin
     if rows.converted:
         tile = rows.converted_tile(lo, hi, begin, end)
     else:
         tile = np.empty((hi - lo, end - begin + PADDING), words(rows.storage))
-        memory, starts = rows.memory
-        copies(rows.storage)(
-            read_only(memory), starts[lo:hi] + begin * rows.step, rows.step, end - begin, tile
-        )
+        _copy(rows, lo, hi, begin, end, tile)
     return read_only(tile.ravel()), np.arange(hi - lo) * tile.shape[1]
 
 
@@ -43,8 +39,7 @@ def spread_out(rows: Rows | None, lo: int, hi: int) -> tuple[np.ndarray, np.ndar
     if rows.converted:
         tile = rows.converted_tile(lo, hi, 0, rows.width)
         return read_only(tile.ravel()), np.arange(hi - lo) * rows.width, 1
-    memory, starts = rows.memory
-    return read_only(memory), starts[lo:hi], rows.step
+    return read_only(rows.memory), rows.starts(lo, hi), rows.step
 
 
 def writable(
@@ -52,8 +47,7 @@ def writable(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Return memory and offsets to write to, and the tile to `put` in its place, if it is one."""
     if not rows.copied:
-        memory, starts = rows.memory
-        return memory, starts[lo:hi] + begin, None
+        return rows.memory, rows.starts(lo, hi) + begin, None
     tile = np.empty((hi - lo, end - begin), words(rows.storage))
     return tile.ravel(), np.arange(hi - lo) * (end - begin), tile
 
@@ -63,8 +57,14 @@ def put(rows: Rows, tile: np.ndarray, lo: int, hi: int, begin: int) -> None:
     if rows.converted:
         rows.put(tile, lo, hi, begin)
         return
-    memory, starts = rows.memory
-    returns(rows.storage)(tile, starts[lo:hi] + begin * rows.step, rows.step, memory)
+    starts = rows.starts(lo, hi) + begin * rows.step
+    returns(rows.storage)(tile, starts, rows.step, rows.memory)
+
+
+def _copy(rows: Rows, lo: int, hi: int, begin: int, end: int, tile: np.ndarray) -> None:
+    """Copy the classes [begin, end) of the rows [lo, hi) to a tile."""
+    starts = rows.starts(lo, hi) + begin * rows.step
+    copies(rows.storage)(read_only(rows.memory), starts, rows.step, end - begin, tile)
 
 
 def streams(out: Rows, *given: Rows | None) -> bool:
@@ -96,10 +96,7 @@ def elements(rows: Rows, first: int, last: int) -> np.ndarray:
         if rows.converted:
             tile[...] = rows.converted_tile(lo, hi, begin, end)
         else:
-            memory, starts = rows.memory
-            copies(rows.storage)(
-                read_only(memory), starts[lo:hi] + begin * rows.step, rows.step, end - begin, tile
-            )
+            _copy(rows, lo, hi, begin, end, tile)
     return read_only(flat)
 
 

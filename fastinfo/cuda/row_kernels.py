@@ -481,10 +481,11 @@ def summaries(real, softcap):
     """Kernel: figures of rows from the states of pieces, as SciPy has them for infinite rows."""
     m_ = mathematics(real)
     merged, (z_of, _) = row_of_pieces(real, softcap), shape(real, softcap)
-    log_sum_of, entropy_of = (
+    log_sum_of, entropy_of, logsumexp = (
         formula(formulas.log_sum, m_), formula(formulas.softmax_entropy, m_),
+        formula(formulas.logsumexp, m_),
     )  # fmt: skip
-    zero, nan, infinity = m_.real(0), m_.real(np.nan), m_.real(np.inf)
+    zero, nan = m_.real(0), m_.real(np.nan)
 
     @kernel
     def summarise_rows(numbers, integers, targets, option, figures, positions):
@@ -494,7 +495,7 @@ def summaries(real, softcap):
             inverse_t, log_sum = option[INVERSE_TEMPERATURE], log_sum_of(m, rest)
             figures[RAW_MAXIMUM, i], figures[MAXIMUM, i] = m, z * inverse_t
             figures[LOG_SUM, i] = log_sum
-            figures[LOGSUMEXP, i] = z * inverse_t + (log_sum if abs(m) < infinity else zero)
+            figures[LOGSUMEXP, i] = logsumexp(z * inverse_t, log_sum)
             figures[ENTROPY_OF_ROW, i] = entropy_of(rest, e, inverse_t) + zero * log_sum
             positions[ARGMAX_OF_ROW, i] = at
             known = target_of(targets, i) >= 0

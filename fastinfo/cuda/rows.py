@@ -217,6 +217,11 @@ def entropies(problem: Problem, out: Memory | None = None) -> Memory:
     return values
 
 
+def logsumexp(problem: Problem) -> Memory:
+    """Return log Σ exp(z) of each row, as SciPy does for infinite rows."""
+    return statistics(problem)[LOGSUMEXP]
+
+
 def softmax(problem: Problem, out: Memory) -> None:
     """Write softmax(logits / T): a gradient with nothing to subtract."""
     _softmax(problem, out, False)
