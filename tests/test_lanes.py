@@ -76,6 +76,27 @@ def test_finite_rows(v, dtype):
         check(logits, targets)
 
 
+@pytest.mark.parametrize("dtype", WIDE_FLOATS, ids=str)
+@pytest.mark.parametrize("v", [2, 24, 70])
+def test_confident_rows_keep_their_digits(v, dtype):
+    """The loss is relatively accurate however near 0, and the target's p - 1 with it."""
+    logits = np.zeros((v, 50), dtype)
+    logits[v // 2] = np.arange(50) + 20
+    targets = np.full(50, v // 2)
+    exact = np.log1p((v - 1) * np.exp(-(np.arange(50) + 20.0)))
+    rtol = 2e-6 if dtype == np.float32 else 1e-14
+    loss, grad = fastinfo.softmax_cross_entropy(
+        logits, targets, axis=0, reduction="none", return_grad=True
+    )
+    np.testing.assert_allclose(loss, exact, rtol)
+    np.testing.assert_allclose(grad[v // 2], np.expm1(-exact), rtol)
+    alone = fastinfo.softmax_cross_entropy(logits.T.copy(), targets, reduction="none")
+    np.testing.assert_allclose(alone, exact, rtol)
+    entropy = fastinfo.softmax_entropy(logits, axis=0)
+    gap = np.arange(50) + 20.0
+    np.testing.assert_allclose(entropy, exact + gap * (v - 1) * np.exp(-gap - exact), rtol)
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("v", [2, 5, 40])
 def test_invalid_rows_are_nan_and_touch_no_other(rng, v, dtype):

@@ -186,15 +186,15 @@ def _sums(softcap, weights, arithmetic):
             m = maximum(read(x, k * lanes, lowest), m)
         z, target_logit = z_of(m, cap, inner)[0], m
         none = double(filled(zero))
-        rest, e_sum, a, c_sum = none - 1.0, none, none, none
+        rest, ties, e_sum, a, c_sum = none, none - 1.0, none, none, none
         for lo in range(0, width, STEPS):
             hi = min(lo + STEPS, width)
-            total, ties, e, ab, cb, target_logit = add(
+            total, equal, e, ab, cb, target_logit = add(
                 x, y, w, target, lo, hi, m, z, target_logit, given
             )
-            rest += double(total) + double(ties)
+            rest, ties = rest + double(total), ties + double(equal)
             e_sum, a, c_sum = e_sum + double(e), a + double(ab), c_sum + double(cb)
-        return m, rest, e_sum, a, c_sum, target_logit
+        return m, rest + ties, e_sum, a, c_sum, target_logit
 
     return sums
 
