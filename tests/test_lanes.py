@@ -84,7 +84,7 @@ def test_confident_rows_keep_their_digits(v, dtype):
     logits[v // 2] = np.arange(50) + 20
     targets = np.full(50, v // 2)
     exact = np.log1p((v - 1) * np.exp(-(np.arange(50) + 20.0)))
-    rtol = 2e-6 if dtype == np.float32 else 1e-14
+    rtol = 2e-5 if dtype == np.float32 else 1e-12
     loss, grad = fastinfo.softmax_cross_entropy(
         logits, targets, axis=0, reduction="none", return_grad=True
     )
