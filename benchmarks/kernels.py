@@ -289,6 +289,43 @@ def short_rows(plan: Plan, name: str) -> list[Case]:
     return [*_read(shape, "float32", plan), loss_case(shape, "float32")]
 
 
+def pixels(plan: Plan) -> list[Case]:
+    """Losses of few classes along the first axis, beside the plain sum and the copy."""
+    shape = plan.shapes.rows("pixels")
+    n, size = reference.checked_rows(shape), shapes.n_bytes(shape, "float32")
+
+    def call(**more: Any) -> Any:
+        x, y = shapes.planes(shape), shapes.targets(shape)
+        return fastinfo.softmax_cross_entropy(x, y, axis=0, **more)
+
+    def rows(**more: Any) -> Any:
+        x, y = shapes.planes(shape)[:, :n], shapes.targets(shape)[:n]
+        return fastinfo.softmax_cross_entropy(x, y, axis=0, **more)
+
+    def gradient_error(_: Any) -> float:
+        _, grad = rows(reduction="sum", return_grad=True)
+        return reference.gradient_error(grad.T, shape, "float32")
+
+    return [
+        *_read(shape, "float32", plan),
+        *_copy(shape, "float32", plan),
+        Case(
+            "loss, float32",
+            call,
+            work=size,
+            ceiling="read float32",
+            error=lambda _: reference.loss_error(rows(reduction="none"), shape, "float32"),
+        ),
+        Case(
+            "loss + gradient, float32, buffer",
+            lambda: call(return_grad=True, out=shapes.buffer(shape[::-1], "float32")),
+            work=2 * size,
+            ceiling="copy float32",
+            error=gradient_error,
+        ),
+    ]
+
+
 def _with_threads(threads: int, call: Callable[[], Any]) -> Callable[[], Any]:
     def run() -> Any:
         before = fastinfo.get_num_threads()
@@ -504,6 +541,7 @@ SECTIONS: dict[str, Section] = {
     "million": _vocabulary("A million classes", "million"),
     "thousand": _short_rows("thousand"),
     "ten": _short_rows("ten"),
+    "pixels": Section("Few classes along the first axis", pixels, "pixels"),
     "one-row": Section("One long row", one_row),
     "pairs": Section("Matrices with a logarithm a bin", pairs, "cube"),
     "small-pairs": Section("Smaller matrices", small_pairs, "small"),

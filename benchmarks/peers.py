@@ -189,6 +189,36 @@ def loss(plan: Plan) -> Iterator[Case]:
         yield _scipy_logsumexp(shape)
 
 
+def pixels(plan: Plan) -> Iterator[Case]:
+    """PyTorch on few classes along another axis than the last."""
+    if not _installed("torch"):
+        return
+    import torch
+
+    torch.set_num_threads(plan.workers.threads)
+    shape = plan.shapes.rows("pixels")
+    size = shapes.n_bytes(shape, "float32")
+
+    def data() -> tuple[Any, Any]:
+        x, y = shapes.planes(shape), shapes.targets(shape)
+        return torch.from_numpy(x)[None], torch.from_numpy(y)[None]
+
+    def gradient() -> Any:
+        x, y = data()
+        x = x.detach().requires_grad_()
+        torch.nn.functional.cross_entropy(x, y).backward()
+        return x.grad
+
+    label = "torch eager loss"
+    yield Case(
+        f"{label}, float32",
+        lambda: torch.nn.functional.cross_entropy(*data()),
+        work=size,
+        peer=True,
+    )
+    yield Case(f"{label} + gradient, float32", gradient, work=2 * size, peer=True)
+
+
 def short_rows(plan: Plan, name: str) -> Iterator[Case]:
     """Peers of the sections of many short rows: eager torch, and scikit-learn."""
     shape = plan.shapes.rows(name)
@@ -378,6 +408,7 @@ SECTIONS: dict[str, Callable[[Plan], Iterator[Case]]] = {
     "linear": linear_heads,
     "thousand": functools.partial(short_rows, name="thousand"),
     "ten": functools.partial(short_rows, name="ten"),
+    "pixels": pixels,
     "pairs": pairs,
     "few-bins": few_bins,
     "products": functools.partial(products, name="large"),

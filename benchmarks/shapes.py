@@ -18,6 +18,7 @@ ROWS: dict[str, tuple[int, int]] = {
     "power of two": (1024, 131072),
     "thousand": (65536, 1000),
     "ten": (1_000_000, 10),
+    "pixels": (1 << 20, 21),
     "elements": (1, 100_000_000),
     "one row of 1M": (1, 1 << 20),
     "one row of 16M": (1, 1 << 24),
@@ -117,6 +118,12 @@ def logits(shape: tuple[int, int], dtype: str = "float32") -> np.ndarray:
 
 
 @functools.cache
+def planes(shape: tuple[int, int]) -> np.ndarray:
+    """Return the logits with their classes along the first axis, as those of pixels lie."""
+    return np.ascontiguousarray(logits(shape).T)
+
+
+@functools.cache
 def student(shape: tuple[int, int]) -> np.ndarray:
     """Return the logits of another model that has learned from the first: KL is about 0.1."""
     return _beside_logits(shape, 3, 0.5)
@@ -170,5 +177,5 @@ def distributions(
 
 def forget() -> None:
     """Let go of all data made so far."""
-    for made in (logits, targets, buffer, distributions):
+    for made in (logits, planes, targets, buffer, distributions):
         made.cache_clear()

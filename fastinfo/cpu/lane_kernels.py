@@ -104,7 +104,8 @@ def gatherer(storage, arithmetic):
         for j in range(lanes):
             at = starts[j if j < n else n - 1]
             for k in range(width):
-                into[k * lanes + j] = real(load(x[at + k * step]))
+                into[k * lanes + j] = real(load(part(x, at, at + 1)[0]))
+                at += step
 
     return gather
 
@@ -329,8 +330,10 @@ def vector_writer(storage, softcap, weights, soft, into):
             return
         emit(width, w, targets, active, option, room.tile, 0, lanes, lanes, False, room)
         for j in range(starts.size):
+            at = starts[j]
             for k in range(width):
-                out[starts[j] + k * step] = room.tile[k * lanes + j]
+                part(out, at, at + 1)[0] = room.tile[k * lanes + j]
+                at += step
 
     return write_vector
 
