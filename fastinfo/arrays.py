@@ -377,16 +377,14 @@ class Rows:
         return as_strided(lowest, (1 + span // item,), (item,))
 
     @lazy
-    def _leading(self) -> tuple[int, list[int], list[int]]:
+    def _axes(self) -> tuple[int, list[int], list[int]]:
         """Where in memory the first row begins, and lengths and steps of the axes that rows go by.
 
         Axes that go on where others end are one.
         """
         item = self.data.dtype.itemsize
         steps = [stride // item for stride in self.data.strides]
-        first = sum(
-            (n - 1) * -step for n, step in zip(self.data.shape, steps, strict=True) if step < 0
-        )
+        reach = [(n - 1) * step for n, step in zip(self.data.shape, steps, strict=True)]
         lengths, apart = [1], [0]
         for n, step in zip(self.shape, steps, strict=False):
             if lengths[-1] == 1 or apart[-1] == n * step:
@@ -394,25 +392,25 @@ class Rows:
                 apart.pop()
             lengths.append(n)
             apart.append(step)
-        return first, lengths, apart
+        return -sum(min(r, 0) for r in reach), lengths, apart
 
     def starts(self, lo: int, hi: int) -> np.ndarray:
         """Return where in memory the rows [lo, hi) begin."""
-        first, lengths, steps = self._leading
+        first, lengths, steps = self._axes
         return _offsets(first, lengths, steps, lo, hi)
+
+    @property
+    def beside(self) -> int:
+        """How many rows lie beside each other, one element after the other."""
+        if self.converted:
+            return 1
+        _, lengths, steps = self._axes
+        return lengths[-1] if steps[-1] == 1 else 1
 
     @property
     def step(self) -> int:
         """How far apart in memory two classes of a row are."""
         return self.data.strides[-1] // self.data.dtype.itemsize
-
-    @property
-    def beside(self) -> int:
-        """How many rows lie beside each other, one element after the other."""
-        data = self.data
-        if self.converted or data.ndim < 2 or data.strides[-2] != data.dtype.itemsize:
-            return 1
-        return data.shape[-2]
 
     def converted_tile(self, lo: int, hi: int, begin: int, end: int) -> np.ndarray:
         """Return a copy of the classes [begin, end) of the rows [lo, hi) in the storage type."""
@@ -466,13 +464,17 @@ def _offsets(first: int, lengths: list[int], steps: list[int], lo: int, hi: int)
     """Return first + Σ index · step for the numbers [lo, hi) of an array's indices, in C order."""
     if len(lengths) == 1:
         return np.arange(lo, hi) * steps[0] + first
-    inner = lengths[-1]
-    begin, end = lo // inner, -(-hi // inner)
+    inner, step = lengths[-1], steps[-1]
+    begin, end = (lo // inner, -(-hi // inner)) if hi > lo else (0, 0)
     outer = _offsets(first, lengths[:-1], steps[:-1], begin, end)
-    if end - begin == 1:
-        return np.arange(lo - begin * inner, hi - begin * inner) * steps[-1] + outer[0]
-    every = np.add.outer(outer, np.arange(inner) * steps[-1]).ravel()
-    return every[lo - begin * inner : hi - begin * inner]
+    if inner < hi - lo:
+        every = np.add.outer(outer, np.arange(inner) * step).ravel()
+        return every[lo - begin * inner : hi - begin * inner]
+    runs = [
+        np.arange(max(lo - i * inner, 0), min(hi - i * inner, inner)) * step + at
+        for i, at in zip(range(begin, end), outer, strict=True)
+    ]
+    return np.concatenate(runs) if runs else outer
 
 
 def words(storage: str) -> np.dtype:

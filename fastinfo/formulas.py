@@ -106,7 +106,7 @@ def softmax_cross_entropy(log_sum, offset, gap, target_weight, a, c, z_loss, inv
 def target_gradient(r, w, is_maximum, target_weight, c_target, total):
     """W p_y - c_y of the target's class: p_y - 1 is -(sum of the others) / sum, uncancelled.
 
-    `c_target` is the weight of the target's class among those of all classes, whose sum is W less
+    `c_target` is the weight of the target's class among those of all classes, `total` is W less
     `target_weight`.
     """
     others = where(is_maximum, r, 1.0 + r - w)
@@ -131,12 +131,12 @@ def softmax_gradient(
 
 
 def entropy_gradient(log_sum, entropy, weight, inverse_temperature):
-    """Factor and share of (factor + share (z_k - m)) exp((z_k - m) / T), an entropy's gradient.
+    """Factor and share of (factor + share (z_k - m) / T) exp((z_k - m) / T), an entropy's gradient.
 
     It is -weight / T p_k ((z_k - m) / T - log Σ w + entropy).
     """
-    scale = -weight * inverse_temperature * exp(-log_sum)
-    return scale * (entropy - log_sum), scale * inverse_temperature
+    share = -weight * inverse_temperature * exp(-log_sum)
+    return share * (entropy - log_sum), share
 
 
 # --- two distributions given by logits -----------------------------------------------------------

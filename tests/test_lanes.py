@@ -12,10 +12,12 @@ from accuracy import (
     assert_close_loss,
     assert_close_softmax,
     assert_same_bits,
+    peak,
 )
 from cases import FLOATS, WIDE_FLOATS
 
 import fastinfo
+from fastinfo.arrays import Rows
 from fastinfo.cpu import rows as row_code
 
 OPTIONS = list(cases.loss_options(np.random.default_rng(0), 3, 4))
@@ -31,7 +33,7 @@ def beside(x: Any) -> Any:
 def check(logits: Any, targets: Any, given: Any = None, **options: Any) -> None:
     """Compare losses and gradients of rows that lie beside each other with the oracle."""
     exact = oracles.softmax_cross_entropy(logits, targets, **options)
-    assert row_code.Rows.of(fastinfo.arrays.read("logits", beside(logits)), 0).beside > 1
+    assert Rows.of(fastinfo.arrays.read("logits", beside(logits)), 0).beside > 1
     given = targets if given is None else given
     for gradient in (False, True):
         found = fastinfo.softmax_cross_entropy(
@@ -265,3 +267,57 @@ def test_rows_of_few_classes_one_after_the_other(rng, v, dtype, monkeypatch):
         )
         assert_close_loss(loss, exact.rows, dtype)
         assert_close_gradient(grad, exact.grad, exact.terms, dtype)
+
+
+def test_where_rows_begin(rng):
+    """Rows of views of any shape and strides, empty ones too, against their addresses."""
+    memory = np.arange(4 * 3 * 5 * 7 * 2.0)
+    for _ in range(300):
+        x = memory.reshape(rng.permutation([4, 3, 5, 7, 2])).transpose(rng.permutation(5))
+        cut = tuple(
+            slice(*sorted(rng.integers(0, n + 1, 2)), rng.integers(1, 3)) if rng.random() < 0.5
+            else slice(None, None, rng.choice([1, -1]))
+            for n in x.shape
+        )  # fmt: skip
+        x = x[cut] if rng.random() < 0.8 else np.broadcast_to(x[cut][:1], x[cut].shape)
+        if not x.shape[-1]:
+            continue
+        rows = Rows.along(x, "float64", "float64")
+        lo, hi = sorted(rng.integers(0, rows.count + 1, 2))
+        first = x[..., 0].reshape(-1)
+        assert_same_bits(rows.memory[rows.starts(lo, hi)], first[lo:hi])
+        beside = first[: rows.beside]
+        assert rows.beside == 1 or (np.diff(beside) == 1).all()
+
+
+def test_rows_across_the_end_of_a_long_axis_take_little_memory():
+    x = np.broadcast_to(np.zeros((2, 1, 1), np.float32), (2, 2, 20_000_000))
+    rows = Rows.along(np.moveaxis(x, 1, -1), "float32", "float32")
+    assert peak(lambda: rows.starts(19_999_000, 20_001_000)) < 1 << 20
+
+
+def test_no_rows_of_a_view():
+    for x in (np.ones((4, 5, 7), np.float32)[:, :0], np.ones((4, 1, (1 << 20) + 1))[:, :0]):
+        assert fastinfo.logsumexp(x).shape == (4, 0)
+        loss, grad = fastinfo.softmax_cross_entropy(x, np.zeros((4, 0), int), return_grad=True)
+        assert np.isnan(loss) and grad.shape == x.shape
+    q = np.ones((4, 5, 7))[:, :0] / 7
+    assert np.isnan(fastinfo.negative_log_likelihood(q, np.zeros((4, 0), int)))
+
+
+def test_small_images_lie_beside_each_other():
+    x = np.empty((2, 40, 4, 5), np.float32)
+    assert Rows.along(np.moveaxis(x, 1, -1), "float32", "float32").beside == 20
+    assert Rows.along(np.moveaxis(x[..., :1], 1, -1), "float32", "float32").beside == 1
+
+
+@pytest.mark.parametrize("v", [3, 40])
+@pytest.mark.parametrize("temperature", [2.0**-100, 2.0**-60, 2.0**60, 2.0**100])
+def test_entropy_gradients_at_any_temperature(temperature, v):
+    z = np.linspace(0, 1, 17)[:, None] * np.linspace(1, -1, v)
+    logits = (z * temperature).astype(np.float32)
+    exact = oracles.softmax_entropy(logits, temperature)
+    _, grad = fastinfo.softmax_entropy(logits, temperature=temperature, return_grad=True)
+    assert_close_gradient(grad, exact.grad, exact.terms, np.dtype(np.float32))
+    cold = fastinfo.softmax_entropy(z.astype(np.float32), temperature=2.0**-100, return_grad=True)
+    assert (cold[1][1:] == 0).all()

@@ -2,7 +2,7 @@
 
 The gradient of a row is scale * exp(z - reference) - share * c_k, which is its softmax as well; the
 target's own entry comes apart, since p - 1 would lose its digits. Of an entropy it is
-(scale + share * (z - reference)) * exp(z - reference); a row's log_softmax is
+(scale + share * (z - reference) / T) * exp(z - reference); a row's log_softmax is
 scale + share * (z - reference).
 """
 
@@ -127,16 +127,16 @@ def entries(softcap, weights, arithmetic):
     real, exp2, z_of = arithmetic.real, arithmetic.exp2, rows.shape(arithmetic, softcap)
     linear, entropy = weights not in rows.UNWEIGHTED, weights == rows.ENTROPY_WAY
     logarithm, capped = weights == rows.LOG_SOFTMAX_WAY, bool(softcap)
-    zero, lift, lowered = real(0), real(64), real(2.0**-64)
+    zero, lift, lowered, ln2 = real(0), real(64), real(2.0**-64), real(np.log(2.0))
 
     @helper
-    def of_entropy(d, t, share, factor):
-        is_low = t < -lift
+    def of_entropy(t, share, factor):
+        is_low, own = t < -lift, t * (ln2 * share) + factor
         if any_of(is_low):  # p log p may be a normal number where p is none, and p may be 0
             e = exp2(where(is_low, t + lift, t))
-            g = where(e > zero, e * (d * share + factor), e * factor)
+            g = where(e > zero, e * own, e * factor)
             return where(is_low, g * lowered, g)
-        return exp2(t) * (d * share + factor)
+        return exp2(t) * own
 
     @helper
     def entry(v, c, ref, factor, share, scale, cap, inner):
@@ -144,7 +144,7 @@ def entries(softcap, weights, arithmetic):
         d = z - ref
         t = d * scale
         if entropy:
-            g = of_entropy(d, t, share, factor)
+            g = of_entropy(t, share, factor)
         else:
             g = d * share + factor if logarithm else exp2(t) * factor
         if linear:

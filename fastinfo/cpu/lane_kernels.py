@@ -31,9 +31,7 @@ _log1p = vmath.lanewise.log1p
 
 # Ways in which classes are weighed by soft targets.
 SOFT = ("rows", "weighted_rows")
-# Rows beside each other that are a vector, however short: fewer are turned around one by one.
-BESIDE = 4
-# Classes whose sums are of float32: an eighth of the time of float64 ones.
+# Classes whose sums are of float32: an eighth less of the time than of float64 ones.
 STEPS = 32
 
 
@@ -46,47 +44,46 @@ class Room(NamedTuple):
 
     x: np.ndarray
     y: np.ndarray
-    class_weights: np.ndarray
+    own_weights: np.ndarray
     coefficients: np.ndarray
     tile: np.ndarray
 
     @classmethod
-    def of(cls, variant, into, width):
-        """Return room for rows of `width` classes."""
+    def of(cls, variant, width, into=""):
+        """Return room for rows of `width` classes, and for their gradients in a storage type."""
         arithmetic = rows.arithmetic_of(*variant)
         real, lanes = arithmetic.real, arithmetic.lanes
+        soft = width if variant[2] in SOFT else 0
         return cls(
-            np.empty(width * lanes, real), np.empty(width * lanes, real), np.empty(lanes),
-            np.empty(COEFFICIENTS * lanes, real), np.empty(width * lanes, words(into)),
+            np.empty(width * lanes, real), np.empty(soft * lanes, real), np.empty(lanes),
+            np.empty(COEFFICIENTS * lanes, real),
+            np.empty(width * lanes if into else 0, words(into or variant[0])),
         )  # fmt: skip
+
+
+@helper
+def first_vector(starts, lanes, least):
+    """How many rows the first vector has, and whether they begin one element after the other.
+
+    It has those that do, unless they are fewer than `least`.
+    """
+    most, n = min(lanes, starts.size), 1
+    while n < most and starts[n] == starts[0] + n:
+        n += 1
+    if n >= least or n == most:
+        return n, True
+    return most, False
 
 
 @helper
 def are_beside(starts):
     """Whether rows begin one element after the other."""
-    for j in range(1, starts.size):
-        if starts[j] != starts[0] + j:
-            return False
-    return True
-
-
-@cache
-def first_vector(lanes):
-    """Return first(starts): how many of some rows are the first vector, those beside each other."""
-
-    @helper
-    def first(starts):
-        most, n = min(lanes, starts.size), 1
-        while n < most and starts[n] == starts[0] + n:
-            n += 1
-        return n if n >= BESIDE else most
-
-    return first
+    return first_vector(starts, starts.size, 1)[0] == starts.size
 
 
 @cache
 def gatherer(storage, arithmetic):
-    """Return gather(x, starts, step, width, into): class k of some rows as the k-th vector.
+    """Return gather(x, starts, beside, step, width, into): class k of some rows as vector k.
 
     Lanes beyond the last row are 0, or repeat that.
     """
@@ -94,9 +91,9 @@ def gatherer(storage, arithmetic):
     read = vmath.reader(storage, arithmetic, 0.0)
 
     @helper(inline=False)
-    def gather(x, starts, step, width, into):
+    def gather(x, starts, beside, step, width, into):
         at, n = starts[0], starts.size
-        if are_beside(starts):
+        if beside:
             for k in range(width):
                 store(into, k * lanes, read(part(x, at, at + n), 0))
                 at += step
@@ -201,87 +198,134 @@ def _sums(softcap, weights, arithmetic):
 
 
 @cache
-def _finisher(softcap, weights, lanes, gradient):
-    """What is asked for of a vector of rows, and the coefficients of the gradients, in float64."""
+def _target_terms(softcap, lanes):
+    """z of the maximum, its gap to the target's, and dz/dx there times the temperature."""
     z_of = rows.shape(vmath.with_lanes(vmath.double, lanes), softcap)
 
     @helper
-    def loss_of(m, rest, log_sum, a, c, target_logit, class_weight, weight, option):
-        inverse_t, z_loss = option[rows.INVERSE_TEMPERATURE], option[rows.Z_LOSS]
+    def terms(m, target_logit, option):
         z, _ = z_of(m, option[rows.CAP], option[rows.INNER])
         z_target, slope = z_of(target_logit, option[rows.CAP], option[rows.INNER])
-        gap, offset = (z - z_target) * inverse_t, z * inverse_t
-        own, smoothed = option[rows.ALPHA] * class_weight, option[rows.BETA] * class_weight
-        loss = weight * _loss(log_sum, offset, gap, own, a, c, z_loss, inverse_t)
-        if not gradient:
-            return loss, z, z, z, z
+        return z, (z - z_target) * option[rows.INVERSE_TEMPERATURE], slope
+
+    return terms
+
+
+@cache
+def _value(softcap, weights, lanes):
+    """What is asked for of a vector of rows, in float64."""
+    terms = _target_terms(softcap, lanes)
+
+    @helper
+    def nothing(state, own_weight, weight, option):
+        return weight
+
+    @helper
+    def logsumexp(state, own_weight, weight, option):
+        m, rest, _, _, _, _ = state
+        return _logsumexp(m * option[rows.INVERSE_TEMPERATURE], _log1p(rest))
+
+    @helper
+    def entropy(state, own_weight, weight, option):
+        _, rest, e, _, _, _ = state
+        return weight * _softmax_entropy(rest, e, option[rows.INVERSE_TEMPERATURE])
+
+    @helper
+    def loss(state, own_weight, weight, option):
+        m, rest, _, a, c, target_logit = state
+        (z, gap, _), inverse_t = terms(m, target_logit, option), option[rows.INVERSE_TEMPERATURE]
+        return weight * _loss(
+            _log1p(rest), z * inverse_t, gap, option[rows.ALPHA] * own_weight, a, c,
+            option[rows.Z_LOSS], inverse_t,
+        )  # fmt: skip
+
+    others = {
+        rows.SOFTMAX_WAY: nothing, rows.LOG_SOFTMAX_WAY: nothing, rows.ENTROPY_WAY: entropy,
+        rows.LOGSUMEXP_WAY: logsumexp,
+    }  # fmt: skip
+    return others.get(weights, loss)
+
+
+@cache
+def _coefficients(softcap, weights, lanes):
+    """Reference, scale, share and target's entry of the gradients of a vector, in float64."""
+    terms = _target_terms(softcap, lanes)
+
+    @helper
+    def of_softmax(state, own_weight, weight, option):
+        m, rest, _, _, _, _ = state
+        return m, 1.0 / (1.0 + rest), m, m
+
+    @helper
+    def of_log_softmax(state, own_weight, weight, option):
+        m, rest, _, _, _, _ = state
+        return m, -_log1p(rest), m * 0.0 + option[rows.INVERSE_TEMPERATURE], m
+
+    @helper
+    def of_entropy(state, own_weight, weight, option):
+        (m, rest, e, _, _, _), inverse_t = state, option[rows.INVERSE_TEMPERATURE]
+        entropy = _softmax_entropy(rest, e, inverse_t)
+        return m, *_entropy_gradient(_log1p(rest), entropy, weight, inverse_t), m
+
+    @helper
+    def of_loss(state, own_weight, weight, option):
+        m, rest, _, _, c, target_logit = state
+        z, gap, slope = terms(m, target_logit, option)
         share = weight * option[rows.SLOPE]
         scale, entry = _gradient(
-            log_sum, rest, offset, gap, target_logit == m, own, smoothed, c, z_loss, share, slope
-        )
-        return loss, z, scale, share, entry
+            _log1p(rest), rest, z * option[rows.INVERSE_TEMPERATURE], gap, target_logit == m,
+            option[rows.ALPHA] * own_weight, option[rows.BETA] * own_weight, c,
+            option[rows.Z_LOSS], share, slope,
+        )  # fmt: skip
+        return z, scale, share, entry
 
-    @helper
-    def entropy_of(m, rest, log_sum, e, weight, inverse_t):
-        entropy = _softmax_entropy(rest, e, inverse_t)
-        if not gradient:
-            return weight * entropy, m, m, m, m
-        return weight * entropy, m, *_entropy_gradient(log_sum, entropy, weight, inverse_t), m
-
-    @helper
-    def finish(m, rest, e, a, c, target_logit, class_weight, weight, option):
-        inverse_t, log_sum = option[rows.INVERSE_TEMPERATURE], _log1p(rest)
-        if weights == rows.ENTROPY_WAY:
-            return entropy_of(m, rest, log_sum, e, weight, inverse_t)
-        if weights == rows.LOGSUMEXP_WAY:
-            return _logsumexp(m * inverse_t, log_sum), m, m, m, m
-        if weights == rows.SOFTMAX_WAY:
-            return m, m, 1.0 / (1.0 + rest), m, m
-        if weights == rows.LOG_SOFTMAX_WAY:
-            return m, m, -log_sum, m * 0.0 + inverse_t, m
-        return loss_of(m, rest, log_sum, a, c, target_logit, class_weight, weight, option)
-
-    return finish
+    others = {
+        rows.SOFTMAX_WAY: of_softmax, rows.LOG_SOFTMAX_WAY: of_log_softmax,
+        rows.ENTROPY_WAY: of_entropy,
+    }  # fmt: skip
+    return others.get(weights, of_loss)
 
 
 @cache
 def vector_reader(storage, softcap, weights, soft, gradient):
-    """Read a vector of rows: what is asked for, and the coefficients of their gradients."""
+    """Read a vector of rows: what is asked for, and the coefficients of the gradients if any."""
     arithmetic = rows.arithmetic_of(storage, softcap, weights, soft)
     real, lanes = arithmetic.real, arithmetic.lanes
     gather, gather_soft = gatherer(storage, arithmetic), gatherer(soft, arithmetic)
-    sums, finish = _sums(softcap, weights, arithmetic), _finisher(softcap, weights, lanes, gradient)
+    sums, value_of = _sums(softcap, weights, arithmetic), _value(softcap, weights, lanes)
+    coefficients_of = _coefficients(softcap, weights, lanes)
     classes, load, convert = class_reader(arithmetic), loader(lanes), arithmetic.convert
-    infinity, nan = real(np.inf), real(np.nan)
+    filled, infinity, nan = vmath.with_lanes(vmath.double, lanes).filled, real(np.inf), real(np.nan)
 
     @helper
     def weights_of_targets(w, target, targets, own):
         """Weights of the targets' classes, 0 where there is none."""
         if not w.size:
-            return where(target >= real(0), 1.0, double(target) * 0.0)
+            return where(target >= real(0), filled(1.0), filled(0.0))
         for j in range(lanes):
             own[j] = w[targets[j]] if j < targets.size and targets[j] >= 0 else 0.0
         return load(own, 0, 0.0)
 
     @helper
     def read_vector(
-        x, starts, step, width, y, y_starts, y_step, w, targets, active, option, losses, room
-    ):
-        gather(x, starts, step, width, room.x)
+        x, starts, beside, step, width, y, y_starts, y_step, w, targets, active, option, losses,
+        room,
+    ):  # fmt: skip
+        gather(x, starts, beside, step, width, room.x)
         if weights in SOFT:
-            gather_soft(y, y_starts, y_step, width, room.y)
+            gather_soft(y, y_starts, are_beside(y_starts), y_step, width, room.y)
         target, weight = classes(targets), load(active, 0, 0.0)
         m, rest, e, a, c, target_logit = sums(room.x, room.y, w, target, width, option)
-        if weights == rows.LOGSUMEXP_WAY:
+        if weights == rows.LOGSUMEXP_WAY:  # an infinite maximum is the result, but for a NaN
             m = where(rest == rest, m, nan)
         else:
             rest = where(absolute(m) < infinity, rest, np.nan)
-        loss, reference, scale, share, entry = finish(
-            double(m), rest, e, a, c, double(target_logit),
-            weights_of_targets(w, target, targets, room.class_weights), weight, option,
-        )  # fmt: skip
-        store(losses, 0, where(weight != 0.0, loss, 0.0))
+        state = double(m), rest, e, a, c, double(target_logit)
+        own_weight = weights_of_targets(w, target, targets, room.own_weights)
+        value = value_of(state, own_weight, weight, option)
+        store(losses, 0, where(weight != 0.0, value, 0.0))
         if gradient:
+            reference, scale, share, entry = coefficients_of(state, own_weight, weight, option)
             store(room.coefficients, REFERENCE * lanes, convert(reference))
             store(room.coefficients, SCALE * lanes, convert(scale))
             store(room.coefficients, SHARE * lanes, convert(share))
@@ -324,12 +368,12 @@ def vector_writer(storage, softcap, weights, soft, into):
 
     @helper
     def write_vector(width, w, targets, active, option, out, starts, step, streamed, room):
+        n = starts.size
         if are_beside(starts):
-            n = starts.size
             emit(width, w, targets, active, option, out, starts[0], n, step, streamed, room)
             return
         emit(width, w, targets, active, option, room.tile, 0, lanes, lanes, False, room)
-        for j in range(starts.size):
+        for j in range(n):
             at = starts[j]
             for k in range(width):
                 part(out, at, at + 1)[0] = room.tile[k * lanes + j]
@@ -343,20 +387,24 @@ def vector_writer(storage, softcap, weights, soft, into):
 
 @kernel
 def losses(storage, softcap, weights, soft):
-    """Kernel: what is asked for of rows whose classes are `step` apart."""
+    """Kernel: what is asked for of rows whose classes are `step` apart.
+
+    Rows are a vector if at least `least` lie beside each other, else turned around.
+    """
     read_vector = vector_reader(storage, softcap, weights, soft, False)
-    first = first_vector(rows.arithmetic_of(storage, softcap, weights, soft).lanes)
+    lanes = rows.arithmetic_of(storage, softcap, weights, soft).lanes
     of_soft = weights in SOFT
 
     def read_rows(
-        x, starts, step, width, y, y_starts, y_step, w, targets, active, option, losses, room
+        x, starts, step, width, y, y_starts, y_step, w, targets, active, option, losses, least, room
     ):
         floats = flush_subnormals()
         lo, count = 0, starts.size
         while lo < count:
-            hi = lo + first(part(starts, lo, count))
+            n, beside = first_vector(part(starts, lo, count), lanes, least)
+            hi = lo + n
             read_vector(
-                x, part(starts, lo, hi), step, width,
+                x, part(starts, lo, hi), beside, step, width,
                 y, part(y_starts, lo, hi) if of_soft else y_starts, y_step, w,
                 part(targets, lo, hi), part(active, lo, hi), option, part(losses, lo, hi), room,
             )  # fmt: skip
@@ -371,20 +419,21 @@ def losses_and_gradients(storage, softcap, weights, soft, into):
     """Kernel: the same, and the gradients or whatever is a vector a class."""
     read_vector = vector_reader(storage, softcap, weights, soft, True)
     write_vector = vector_writer(storage, softcap, weights, soft, into)
-    first = first_vector(rows.arithmetic_of(storage, softcap, weights, soft).lanes)
+    lanes = rows.arithmetic_of(storage, softcap, weights, soft).lanes
     of_soft = weights in SOFT
 
     def read_and_write_rows(
-        x, starts, step, width, y, y_starts, y_step, w, targets, active, option, losses,
-        out, out_starts, out_step, streamed, room,
+        x, starts, step, width, y, y_starts, y_step, w, targets, active, option, losses, least,
+        room, out, out_starts, out_step, streamed,
     ):  # fmt: skip
         floats = flush_subnormals()
         lo, count = 0, starts.size
         while lo < count:
-            hi = lo + first(part(starts, lo, count))
+            n, beside = first_vector(part(starts, lo, count), lanes, least)
+            hi = lo + n
             own_targets, own_active = part(targets, lo, hi), part(active, lo, hi)
             read_vector(
-                x, part(starts, lo, hi), step, width,
+                x, part(starts, lo, hi), beside, step, width,
                 y, part(y_starts, lo, hi) if of_soft else y_starts, y_step, w,
                 own_targets, own_active, option, part(losses, lo, hi), room,
             )  # fmt: skip

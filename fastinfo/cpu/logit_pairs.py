@@ -193,7 +193,6 @@ def _write(rows: Tile, target: Rows) -> None:
                 p, p_starts, q, q_starts, right - left, active[own], constants[own],
                 pair.options, memory, starts,
             )  # fmt: skip
-            if tile is not None:
-                put(target, tile, top, bottom, left)
+            put(target, tile, top, bottom, left)
 
     run(task, len(tasks), 1)

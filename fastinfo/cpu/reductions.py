@@ -61,12 +61,12 @@ def row_weights(
 ) -> tuple[np.ndarray, float]:
     """Weight of each row in the reduced loss, 0 for ignored ones, and what a mean divides by."""
     given, count = weights_of("sample_weight", sample_weight, shape, "row", like), math.prod(shape)
-    ignored = classes is not None and classes < 0
-    if given is None and not np.any(ignored) and (classes is None or class_weight is None):
-        mean = reduction == "mean"
-        return np.full(count, 1.0 / count if mean and count else 1.0), float(count) if mean else 1.0
+    ignored = classes < 0 if classes is not None and (classes < 0).any() else None
+    if given is None and ignored is None and (classes is None or class_weight is None):
+        total = float(count) if reduction == "mean" else 1.0
+        return np.full(count, 1.0 / total if total else 1.0), total
     weights = np.ones(count) if given is None else given.ravel()
-    if np.any(ignored):
+    if ignored is not None:
         weights = np.where(ignored, 0.0, weights)
     if reduction != "mean":
         return weights, 1.0

@@ -50,9 +50,12 @@ STATE_COLUMNS = (
 TARGET_LOGIT = row.TARGET_LOGIT
 # Classes of rows that are read side by side, a lane of a vector a row, at most: of any rows (4
 # classes in 0.4 of the time, 24 in 0.7), and of those that lie beside at least so many others, that
-# are not turned around then (from 4 to 4000 classes half of the time or less). How many elements
-# such a row costs by itself, and each of its classes; rows that a thread takes at most.
+# are not turned around then (from 4 to 4000 classes half of the time or less).
 NARROW, MOST_BESIDE, LEAST_BESIDE = 24, 4096, 16
+# Of few classes, rows beside each other that are a vector by themselves: fewer are turned around.
+LEAST_VECTOR = 4
+# What such a row costs by itself, and one of its classes, in elements as LEAST counts them; rows
+# that a thread takes at most.
 LANE_COST, CLASS_COST = 60, 3
 MOST_LANES = 1 << 17
 # Rows, and classes of these, that are read before the first is finished.
@@ -144,7 +147,7 @@ class Problem:
         return np.full(hi - lo, -1) if self.targets is None else self.targets[lo:hi]
 
     def weights_of(self, lo: int, hi: int) -> np.ndarray:
-        """Weights of the rows [lo, hi); rows of weight 0 are not read."""
+        """Weights of the rows [lo, hi); what rows of weight 0 hold does not matter."""
         return np.ones(hi - lo) if self.active is None else self.active[lo:hi]
 
     @lazy
@@ -440,8 +443,7 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
         memory, out_starts, tile = writable(target, lo, hi, 0, width)
         coefficients = np.empty((group, gradient_kernels.COEFFICIENTS))
         read_and_write(*given, coefficients, memory, out_starts, streamed)
-        if tile is not None:
-            put(target, tile, lo, hi, 0)
+        put(target, tile, lo, hi, 0)
 
     run(task, problem.logits.count, *problem.steps(target))
 
@@ -449,34 +451,34 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
 def _side_by_side(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
     """The same for rows side by side, a lane of a vector a row."""
     width, variant = problem.logits.width, problem.variant
-    into = problem.logits.storage if target is None else target.storage
     if target is None:
         read = lane_kernels.losses(*variant)
     else:
-        read_and_write = lane_kernels.losses_and_gradients(*variant, into)
-        streamed = target.data.nbytes >= STREAM_BYTES
+        read_and_write = lane_kernels.losses_and_gradients(*variant, target.storage)
+        streamed = target.data.nbytes >= STREAM_BYTES  # in place as fast as elsewhere
+    least = LEAST_VECTOR if width <= NARROW else 1
 
     def task(lo: int, hi: int) -> None:
         given = (
             *spread_out(problem.logits, lo, hi), width, *spread_out(problem.soft, lo, hi),
             problem.class_weights, problem.targets_of(lo, hi), problem.weights_of(lo, hi),
-            problem.options.array, result[lo:hi],
+            problem.options.array, result[lo:hi], least,
         )  # fmt: skip
-        room = lane_kernels.Room.of(variant, into, width)
         if target is None:
-            read(*given, room)
-        elif target.converted:
+            read(*given, lane_kernels.Room.of(variant, width))
+            return
+        room = lane_kernels.Room.of(variant, width, target.storage)
+        if target.converted:
             memory, starts, tile = writable(target, lo, hi, 0, width)
-            read_and_write(*given, memory, starts, 1, False, room)
-            if tile is not None:
-                put(target, tile, lo, hi, 0)
+            read_and_write(*given, room, memory, starts, 1, False)
+            put(target, tile, lo, hi, 0)
         else:
             starts = target.starts(lo, hi)
-            read_and_write(*given, target.memory, starts, target.step, streamed, room)
+            read_and_write(*given, room, target.memory, starts, target.step, streamed)
 
-    copied = any(x is not None and x.converted for x in (problem.logits, problem.soft, target))
-    least, most = LEAST // (LANE_COST + CLASS_COST * width), (TILE if copied else CHUNK) // width
-    run(task, problem.logits.count, max(1, least), min(MOST_LANES, most))
+    converted = any(x is not None and x.converted for x in (problem.logits, problem.soft, target))
+    cost, most = LANE_COST + CLASS_COST * width, (TILE if converted else CHUNK) // width
+    run(task, problem.logits.count, max(1, LEAST // cost), min(MOST_LANES, most))
 
 
 def states_of_rows(problem: Problem, lo: int, hi: int) -> np.ndarray:
@@ -559,8 +561,7 @@ def _emit(problem: Problem, coefficients: np.ndarray, target: Rows) -> None:
                 problem.targets_of(lo, hi), problem.weights_of(lo, hi), problem.options.array,
                 coefficients[lo:hi], memory, starts, streamed,
             )  # fmt: skip
-            if tile is not None:
-                put(target, tile, lo, hi, begin)
+            put(target, tile, lo, hi, begin)
 
     run(write, len(tasks), 1)
 

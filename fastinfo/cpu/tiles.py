@@ -52,8 +52,10 @@ def writable(
     return tile.ravel(), np.arange(hi - lo) * (end - begin), tile
 
 
-def put(rows: Rows, tile: np.ndarray, lo: int, hi: int, begin: int) -> None:
-    """Write a tile to the rows [lo, hi) and the classes from `begin` on."""
+def put(rows: Rows, tile: np.ndarray | None, lo: int, hi: int, begin: int) -> None:
+    """Write a tile, if it is one, to the rows [lo, hi) and the classes from `begin` on."""
+    if tile is None:
+        return
     if rows.converted:
         rows.put(tile, lo, hi, begin)
         return

@@ -64,6 +64,7 @@ def _entry(storage, softcap, weights, soft):
     real = "float64" if storage == "float64" else "float32"
     m_ = mathematics(real)
     exp2, zero, lift, lowered = m_.exp2, m_.real(0), m_.real(64), m_.real(2.0**-64)
+    ln2 = m_.real(formulas.LN2)
     (z_of, slope_of), weight = rows.shape(real, softcap), rows.weight_of_class(weights, real, soft)
     linear, entropy, logarithm = (
         weights not in rows.UNWEIGHTED, weights == "entropy", weights == "logarithm",
@@ -79,7 +80,7 @@ def _entry(storage, softcap, weights, soft):
         if entropy:  # p log p may be a normal number where p is none
             low = t < -lift
             e = exp2(t + lift if low else t)
-            g = e * (d * share + scale) if e > zero else e * scale
+            g = e * (t * (ln2 * share) + scale) if e > zero else e * scale
             return g * lowered if low else g
         g = exp2(t) * scale
         if linear:
