@@ -100,6 +100,8 @@ def read(name: str, x: Any) -> Source:
     """Return an argument as a `Source`; TypeError if it is no array of real numbers."""
     kind = type(x).__module__.partition(".")[0]
     native = getattr(x, "dtype", None)
+    if x is None:
+        raise TypeError(f"{name} must be an array, got None")
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array: fill it, or drop what is masked")
     if on_cuda(x, kind):

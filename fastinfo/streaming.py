@@ -267,8 +267,9 @@ class StreamingCrossEntropy:
         Returns
         -------
         SoftmaxStatistics
-            As `softmax_statistics` with targets; `target_rank` is None unless `target_logits` were
-            given, `target_log_prob` NaN where the target's class has not come.
+            As `softmax_statistics` with targets, but NaN for ignored rows, and -1 for their argmax;
+            `target_rank` is None unless `target_logits` were given, `target_log_prob` NaN where the
+            target's class has not come.
 
         Notes
         -----

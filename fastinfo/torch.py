@@ -112,7 +112,7 @@ def _times(by_loss: Tensor, gradient: Tensor, axis: int | None) -> Tensor:
     Where that is 1 it is what was kept, unless that may be asked for once more: a leaf adds to it.
     """
     if _is_one(by_loss) and not _is_kept():
-        return gradient
+        return gradient if torch.is_grad_enabled() else gradient.detach()
     if axis is not None and by_loss.ndim < gradient.ndim:
         by_loss = by_loss.unsqueeze(axis)
     return (gradient * by_loss).to(gradient.dtype)

@@ -9,6 +9,7 @@ import numpy as np
 import oracles
 import pytest
 from accuracy import (
+    RTOL,
     assert_close_gradient,
     assert_close_loss,
     assert_close_measure,
@@ -105,6 +106,30 @@ def test_hard_rows_beside_each_other(v, dtype):
     for name in ("kl", "js"):
         for turn in (0, 1, 5):
             check(name, x, np.roll(x, turn, 0))
+
+
+@pytest.mark.parametrize("dtype", WIDE_FLOATS, ids=str)
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_js_gradients_between_confident_rows(rng, dtype, temperature):
+    """Relative to their own terms where both rows nearly agree, wherever their logits are."""
+    p, q = (np.sort(cases.normal_logits(rng, (60, 2), dtype, 20.0)) for _ in range(2))
+    _, grad = fastinfo.softmax_js_divergence(
+        p, q, temperature=temperature, reduction="sum", return_grad=True
+    )
+
+    def logistic(x):
+        return 1 / (1 + mpmath.exp(-x / mpmath.mpf(temperature)))
+
+    with mpmath.workdps(400):
+        for own, x, y in zip(grad, p, q, strict=True):
+            a, b = (logistic(mpmath.mpf(float(z[1])) - mpmath.mpf(float(z[0]))) for z in (x, y))
+            logs = [mpmath.log(2 * u / (t + u)) for t, u in ((1 - a, 1 - b), (a, b))]
+            of_q = (1 - b) * logs[0] + b * logs[1]
+            for found, share, log in zip(own, (1 - b, b), logs, strict=True):
+                exact = float(share * (log - of_q) / 2 / mpmath.mpf(temperature))
+                size = float(share * (abs(log) + of_q) / 2 / mpmath.mpf(temperature))
+                allowed = RTOL[dtype] * size + 40 * float(np.finfo(dtype).tiny)
+                assert found == pytest.approx(exact, rel=0, abs=allowed)
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)

@@ -232,6 +232,22 @@ def test_second_derivatives_are_refused(call):
         gradient.square().sum().backward()
 
 
+def test_gradients_record_no_graph_unless_asked_for():
+    x = torch.randn(4, 5, requires_grad=True)
+    y = torch.arange(4)
+    for loss in (
+        fastinfo.torch.cross_entropy(x, y),
+        fastinfo.torch.softmax_entropy(x).sum(),
+        fastinfo.torch.softmax_entropy(x[0]),
+        fastinfo.torch.softmax_kl_divergence(torch.zeros(4, 5), x),
+    ):
+        (gradient,) = torch.autograd.grad(loss, x)
+        assert not gradient.requires_grad
+    (gradient,) = torch.autograd.grad(fastinfo.torch.cross_entropy(x, y), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        gradient.sum().backward()
+
+
 def test_backward_three_times_by_a_leaf():
     x = torch.randn(3, 4, requires_grad=True)
     loss = ours.cross_entropy(x, TARGET[:3] % 4)

@@ -23,9 +23,9 @@ from fastinfo.cpu.simd import (
 )
 from fastinfo.engine import formula, helper, kernel
 
-# Columns of a row's constants: maxima; reciprocals of the sums; their distance, in two parts, the
-# second in nats with that of the logarithms of the sums; KL(Q | M); factor of the gradient.
-P_MAX, Q_MAX, P_SHARE, Q_SHARE, DISTANCE, SHIFT, OF_Q, FACTOR, CONSTANTS = range(9)
+# Columns of a row's constants: maxima; reciprocals of the sums; the distance of the maxima, in two
+# parts, and of the logarithms of the sums, in nats; KL(Q | M); factor of the gradient.
+P_MAX, Q_MAX, P_SHARE, Q_SHARE, DISTANCE, REMAINDER, SHIFT, OF_Q, FACTOR, CONSTANTS = range(10)
 INVERSE_TEMPERATURE, LOG2_SCALE, WEIGHT, OPTIONS = range(4)
 # Classes whose terms are added up in lanes: equal terms are rounded alike, 512 of them to 6e-14.
 BLOCK = 4096
@@ -52,7 +52,7 @@ def _entries(arithmetic, near):
         p = exp2((v - real(row[P_MAX])) * scale) * real(row[P_SHARE] * LIFT)
         high, low = two_sum(v, -u)
         low = where(abs(high) < infinity, low, real(0))
-        t = (high - real(row[DISTANCE])) + low
+        t = (high - real(row[DISTANCE])) + (low - real(row[REMAINDER]))
         # the product rounded: what is the same in all classes is then a shift
         t = product(t, real(option[INVERSE_TEMPERATURE])) - real(row[SHIFT])
         g = gap(t)
@@ -121,6 +121,7 @@ def sums(terms, near, p_storage, q_storage, arithmetic):
 @kernel
 def knowledge(real):
     """Kernel: the constants of some rows from what the first reading found, and more of Σ q."""
+    unit = float(np.finfo(real).eps)
 
     def know(which, figures, active, more, temperature, constants):
         for n in range(which.size):
@@ -131,13 +132,17 @@ def knowledge(real):
             of_q = distance - p_max
             lost = (p_max - (distance - of_q)) - (q_max + of_q)
             apart = (p_log_sum - q_log_sum) - more[i]
-            # all but what rounding leaves: the difference from logits nearly as far apart is exact
-            rounded = np.float64(real(distance + apart * temperature))
+            # all but what rounding leaves: the difference from logits nearly as far apart is exact,
+            # and so is what the maxima leave, far below which `apart` of confident rows may be
+            shared = apart * temperature
+            near = abs(shared) <= unit * abs(distance)
+            rounded = np.float64(real(distance if near else distance + shared))
+            remainder = (distance - rounded) + lost
             row = constants[i]
             row[P_MAX], row[Q_MAX] = p_max, q_max
             row[P_SHARE], row[Q_SHARE] = np.exp(-p_log_sum), np.exp(-q_log_sum - more[i])
-            row[DISTANCE] = rounded
-            row[SHIFT] = apart + ((distance - rounded) + lost) / temperature
+            row[DISTANCE], row[REMAINDER] = rounded, remainder if near else 0.0
+            row[SHIFT] = apart if near else apart + remainder / temperature
             # NaN where a row is no distribution
             row[FACTOR] = active[i] / temperature + 0.0 * apart
 
