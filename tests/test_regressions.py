@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastinfo
+from fastinfo.cpu.pairs import mirror
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64])
@@ -289,3 +290,13 @@ def test_numbers_beyond_all_floats_are_refused_by_name():
     p, q = [1.0, 2.0], [1.0, 1.0]
     found = fastinfo.renyi_divergence(p, q, 10**400)
     assert found == fastinfo.renyi_divergence(p, q, np.inf)
+
+
+def test_a_matrix_is_mirrored_whatever_its_memory_held_before():
+    """Arithmetic on what nobody wrote may be on signalling NaNs, of which NumPy warns."""
+    out = np.full((700, 700), 0x7FF0000000000001, np.uint64).view(np.float64)
+    above = np.triu_indices(700, 1)
+    out[above] = np.arange(above[0].size)
+    mirror(out)
+    np.testing.assert_array_equal(out.T[above], np.arange(above[0].size))
+    np.testing.assert_array_equal(out[above], np.arange(above[0].size))

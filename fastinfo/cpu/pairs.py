@@ -186,7 +186,7 @@ def mirror(out: np.ndarray) -> None:
     step = 512
     for i in range(0, out.shape[0], step):
         corner = out[i : i + step, i : i + step]
-        corner[...] = np.triu(corner) + np.triu(corner, 1).T
+        corner[...] = np.where(np.tri(len(corner), k=-1, dtype=bool), corner.T, corner)
         for j in range(i + step, out.shape[0], step):
             out[j : j + step, i : i + step] = out[i : i + step, j : j + step].T
 
