@@ -382,13 +382,19 @@ def _log_normal(x):
 
 
 @helper
+def _split_above_one(u):
+    """k and r with 1 + u = 2**k (1 + r), and whether k is 0: r is then u, with all its digits."""
+    ix = bits_of(u + 1.0)
+    k = (ix - _D_SQRT_HALF) >> _D_MANTISSA
+    near = k == _q(0)
+    return k, where(near, u, float_of(ix - (k << _D_MANTISSA)) - 1.0), near
+
+
+@helper
 def _entropy_gap_double(u):
     """(1 + u) log(1 + u) - u, with full relative accuracy near 0, for u >= -1."""
     t = u + 1.0
-    ix = bits_of(t)
-    k = (ix - _D_SQRT_HALF) >> _D_MANTISSA
-    near = k == _q(0)
-    r = where(near, u, float_of(ix - (k << _D_MANTISSA)) - 1.0)
+    k, r, near = _split_above_one(u)
     s = r / (r + 2.0)
     z = s * s
     p = ((((_B6 * z + _B5) * z + _B4) * z + _B3) * z + _B2) * z + _B1
@@ -423,16 +429,20 @@ def _mean_gap_near_double(u):
 
 
 @helper
+def _log_of_parts(n, s):
+    """N log 2 + 2 atanh(s)."""
+    tail = 2.0 * s * s * s * _atanh_tail(s * s)
+    return n * _LN2_HIGH + (2.0 * s + (tail + n * _LN2_LOW))
+
+
+@helper
 def _log_double(x):
     """Natural logarithm of any float64, subnormal too; NaN below 0."""
     small = x < _D_TINY
     ix = bits_of(where(small, x * 2.0**54, x))
     k = (ix - _D_SQRT_HALF) >> _D_MANTISSA
     m = float_of(ix - (k << _D_MANTISSA))
-    s = (m - 1.0) / (m + 1.0)
-    n = _as_double(k)
-    tail = 2.0 * s * s * s * _atanh_tail(s * s)
-    value = n * _LN2_HIGH + (2.0 * s + (tail + n * _LN2_LOW))
+    value = _log_of_parts(_as_double(k), (m - 1.0) / (m + 1.0))
     value = where(small, value - 54.0 * _LN2, value)
     value = where(x == np.inf, x, value)
     value = where(x == 0.0, -np.inf, value)
@@ -471,15 +481,8 @@ def _log1p_double(e):
 @helper
 def _log1p_of_sum_double(r):
     """log(1 + r) for any r of at least 0, with full relative accuracy; NaN for NaN."""
-    t = r + 1.0
-    ix = bits_of(t)
-    k = (ix - _D_SQRT_HALF) >> _D_MANTISSA
-    near = k == _q(0)
-    m = where(near, r, float_of(ix - (k << _D_MANTISSA)) - 1.0)
-    s = m / (m + 2.0)
-    tail, n = 2.0 * s * s * s * _atanh_tail(s * s), _as_double(k)
-    value = n * _LN2_HIGH + (2.0 * s + (tail + n * _LN2_LOW))
-    return where(r < np.inf, value, r)
+    k, m, _ = _split_above_one(r)
+    return where(r < np.inf, _log_of_parts(_as_double(k), m / (m + 2.0)), r)
 
 
 # --- 16-bit words --------------------------------------------------------------------------------
