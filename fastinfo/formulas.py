@@ -144,6 +144,32 @@ def entropy_gradient(log_sum, entropy, weight, inverse_temperature):
 # are derivatives of the divergence by the logits of q.
 
 
+def rounded(x):
+    """A number as the type has it that both rows are computed with."""
+    return x
+
+
+def known_of_logits(p_max, p_log_sum, q_max, q_log_sum, more, inverse_temperature, unit):
+    """Shares of the maximal terms of p and of q, and distance, remainder and shift of their logits.
+
+    log(p / q) = (z_p - z_q - distance - remainder) / T - shift. The logarithm of the sum of q is
+    `more` than found. The distance is a number of the type that logits are subtracted in, whose
+    rounding is `unit`, as near as can be to where p = q: all but what rounding leaves is in it,
+    since the difference from logits nearly as far apart is exact. So is what the maxima leave, far
+    below which the difference of the logarithms of confident rows' sums may be.
+    """
+    distance = p_max - q_max
+    of_q = distance - p_max
+    lost = (p_max - (distance - of_q)) - (q_max + of_q)
+    apart = (p_log_sum - q_log_sum) - more
+    shared = apart / inverse_temperature
+    near = abs(shared) <= unit * abs(distance)
+    base = rounded(where(near, distance, distance + shared))
+    left = (distance - base) + lost
+    shift = where(near, apart, apart + left * inverse_temperature)
+    return exp(-p_log_sum), exp(-q_log_sum - more), base, where(near, left, 0.0), shift
+
+
 def excess(p, q, d, t):
     """p log(p / q) - p + q with t = log(p / q), by q ((1 + u) log(1 + u) - u), u = d / q, near 0.
 
@@ -166,9 +192,8 @@ def kl_of_sums(excess, lacking):
 
 def log_gap(y):
     """y - log(1 + y), by y² (1/2 - y/3 + ...) near 0."""
-    if abs(y) > 1e-3:
-        return y - log1p(y)
-    return y * y * (0.5 - y * (1.0 / 3.0 - y * (0.25 - y * (0.2 - y / 6.0))))
+    near = y * y * (0.5 - y * (1.0 / 3.0 - y * (0.25 - y * (0.2 - y / 6.0))))
+    return where(abs(y) > 1e-3, y - log1p(y), near)
 
 
 def kl_slope(p, q, d, e, weight, of_q):

@@ -18,11 +18,11 @@ from cases import FLOATS, WIDE_FLOATS
 
 import fastinfo
 from fastinfo.arrays import Rows
-from fastinfo.cpu import rows as row_code
+from fastinfo.cpu import lanes
 
 OPTIONS = list(cases.loss_options(np.random.default_rng(0), 3, 4))
-FEW = (1, 2, 3, 5, 16, row_code.NARROW)
-WIDTHS = (*FEW, row_code.NARROW + 1, 300, 1025)
+FEW = (1, 2, 3, 5, 16, lanes.NARROW)
+WIDTHS = (*FEW, lanes.NARROW + 1, 300, 1025)
 
 
 def beside(x: Any) -> Any:
@@ -179,7 +179,7 @@ def test_few_classes_have_the_same_bits_in_any_layout(rng, shape, v, dtype):
 @pytest.mark.parametrize("inner", [*range(1, 20), 31, 33, 48, 67])
 def test_runs_of_any_length(rng, inner, monkeypatch):
     """A vector ends where the rows beside each other do."""
-    monkeypatch.setattr(row_code, "LEAST_BESIDE", 1)
+    monkeypatch.setattr(lanes, "LEAST_BESIDE", 1)
     logits = cases.normal_logits(rng, (7, 40, inner), np.dtype(np.float32))
     targets = rng.integers(0, 40, (7, inner))
     found = fastinfo.softmax_cross_entropy(
@@ -258,7 +258,7 @@ def test_large_gradients_are_written_past_the_caches(rng, dtype):
 @pytest.mark.parametrize("v", FEW)
 def test_rows_of_few_classes_one_after_the_other(rng, v, dtype, monkeypatch):
     """The way that longer rows go is right for these too."""
-    monkeypatch.setattr(row_code, "NARROW", 0)
+    monkeypatch.setattr(lanes, "NARROW", 0)
     logits = cases.normal_logits(rng, (9, v), dtype)
     for targets in (rng.integers(0, v, 9), rng.uniform(0, 1, (9, v))):
         exact = oracles.softmax_cross_entropy(logits, targets, label_smoothing=0.1)

@@ -335,14 +335,38 @@ def vector_reader(storage, softcap, weights, soft, gradient):
 
 
 @cache
+def placer(into, lanes):
+    """Write one class of a vector of rows; and put the classes of a tile in their places singly."""
+    convert, narrow = vmath.STORAGE[into][0].convert, vmath.narrower(into)
+    lines = lanes * words(into).itemsize == LINE
+
+    @helper
+    def place(out, at, n, g, streamed):
+        target, g = part(out, at, at + n), narrow(convert(g))
+        if lines and streamed and n == lanes and target.ctypes.data % LINE == 0:
+            stream(target, 0, g)
+        else:
+            store(target, 0, g)
+
+    @helper
+    def put_singly(tile, width, out, starts, step):
+        for j in range(starts.size):
+            at = starts[j]
+            for k in range(width):
+                part(out, at, at + 1)[0] = tile[k * lanes + j]
+                at += step
+
+    return place, put_singly
+
+
+@cache
 def vector_writer(storage, softcap, weights, soft, into):
     """Write the gradients of a vector of rows whose classes and coefficients are in the room."""
     arithmetic = rows.arithmetic_of(storage, softcap, weights, soft)
-    real, lanes = arithmetic.real, arithmetic.lanes
+    real, lanes, zero = arithmetic.real, arithmetic.lanes, arithmetic.real(0)
     entry_of, weight_of = entries(softcap, weights, arithmetic), _weight(weights, arithmetic)
     read, classes = loader(lanes), class_reader(arithmetic)
-    convert, narrow = vmath.STORAGE[into][0].convert, vmath.narrower(into)
-    zero, lines = real(0), lanes * words(into).itemsize == LINE
+    place, put_singly = placer(into, lanes)
 
     @helper(inline=False)
     def emit(width, w, targets, active, option, out, at, n, step, streamed, room):
@@ -359,11 +383,7 @@ def vector_writer(storage, softcap, weights, soft, into):
             c = weight_of(room.y, w, k, alpha, beta)
             g = entry_of(read(room.x, k * lanes, 0.0), c, *given)
             g = where(counts, where(target == real(k), entry, g), zero)
-            place, g = part(out, at, at + n), narrow(convert(g))
-            if lines and streamed and n == lanes and place.ctypes.data % LINE == 0:
-                stream(place, 0, g)
-            else:
-                store(place, 0, g)
+            place(out, at, n, g, streamed)
             at += step
 
     @helper
@@ -373,11 +393,7 @@ def vector_writer(storage, softcap, weights, soft, into):
             emit(width, w, targets, active, option, out, starts[0], n, step, streamed, room)
             return
         emit(width, w, targets, active, option, room.tile, 0, lanes, lanes, False, room)
-        for j in range(n):
-            at = starts[j]
-            for k in range(width):
-                part(out, at, at + 1)[0] = room.tile[k * lanes + j]
-                at += step
+        put_singly(room.tile, width, out, starts, step)
 
     return write_vector
 
@@ -386,45 +402,20 @@ def vector_writer(storage, softcap, weights, soft, into):
 
 
 @kernel
-def losses(storage, softcap, weights, soft):
+def losses(storage, softcap, weights, soft, into):
     """Kernel: what is asked for of rows whose classes are `step` apart.
 
-    Rows are a vector if at least `least` lie beside each other, else turned around.
+    If `into` is named, the gradients as well, or whatever is a vector a class. Rows are a vector if
+    at least `least` lie beside each other, else turned around.
     """
-    read_vector = vector_reader(storage, softcap, weights, soft, False)
+    read_vector = vector_reader(storage, softcap, weights, soft, bool(into))
+    write_vector = vector_writer(storage, softcap, weights, soft, into) if into else None
     lanes = rows.arithmetic_of(storage, softcap, weights, soft).lanes
     of_soft = weights in SOFT
 
     def read_rows(
-        x, starts, step, width, y, y_starts, y_step, w, targets, active, option, losses, least, room
-    ):
-        floats = flush_subnormals()
-        lo, count = 0, starts.size
-        while lo < count:
-            n, beside = first_vector(part(starts, lo, count), lanes, least)
-            hi = lo + n
-            read_vector(
-                x, part(starts, lo, hi), beside, step, width,
-                y, part(y_starts, lo, hi) if of_soft else y_starts, y_step, w,
-                part(targets, lo, hi), part(active, lo, hi), option, part(losses, lo, hi), room,
-            )  # fmt: skip
-            lo = hi
-        restore(floats)
-
-    return read_rows
-
-
-@kernel
-def losses_and_gradients(storage, softcap, weights, soft, into):
-    """Kernel: the same, and the gradients or whatever is a vector a class."""
-    read_vector = vector_reader(storage, softcap, weights, soft, True)
-    write_vector = vector_writer(storage, softcap, weights, soft, into)
-    lanes = rows.arithmetic_of(storage, softcap, weights, soft).lanes
-    of_soft = weights in SOFT
-
-    def read_and_write_rows(
-        x, starts, step, width, y, y_starts, y_step, w, targets, active, option, losses, least,
-        room, out, out_starts, out_step, streamed,
+        x, starts, step, width, y, y_starts, y_step, w, targets, active, option, losses, room,
+        least, out, out_starts, out_step, streamed,
     ):  # fmt: skip
         floats = flush_subnormals()
         lo, count = 0, starts.size
@@ -437,12 +428,13 @@ def losses_and_gradients(storage, softcap, weights, soft, into):
                 y, part(y_starts, lo, hi) if of_soft else y_starts, y_step, w,
                 own_targets, own_active, option, part(losses, lo, hi), room,
             )  # fmt: skip
-            write_vector(
-                width, w, own_targets, own_active, option, out, part(out_starts, lo, hi), out_step,
-                streamed, room,
-            )  # fmt: skip
+            if into:
+                write_vector(
+                    width, w, own_targets, own_active, option, out, part(out_starts, lo, hi),
+                    out_step, streamed, room,
+                )  # fmt: skip
             lo = hi
         fence()
         restore(floats)
 
-    return read_and_write_rows
+    return read_rows

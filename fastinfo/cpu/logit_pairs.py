@@ -17,8 +17,8 @@ import numpy as np
 from fastinfo import formulas
 from fastinfo.arrays import Rows, lazy
 from fastinfo.catalogue import LOGIT_DIVERGENCES, LogitDivergence
+from fastinfo.cpu import lane_pair_kernels, lanes, row_kernels
 from fastinfo.cpu import logit_pair_kernels as kernels
-from fastinfo.cpu import row_kernels
 from fastinfo.cpu.rows import Options, Problem, states_of_rows, stretches
 from fastinfo.cpu.tiles import put, stretch, writable
 from fastinfo.cpu.vmath import STORAGE
@@ -28,9 +28,9 @@ from fastinfo.formulas import LN2
 # Below these, times 1 + |Σ p (z_p - z_q)| for KL, a value is summed again, from terms of one sign:
 # the errors of the first sums, 1e-7 and, where many terms are equal, 1e-13 of that, would show.
 NEAR = {"float32": 2.0**-5, "float64": 2.0**-3}
-# Readings of such rows at most. Each leaves 1e-6 of what the logarithm of the normalisers' ratio is
-# off, 1e-5 at first; of equal rows the last finds exactly 0.
-GUESSES = 3
+
+# What a pair that is read side by side with others costs beyond its classes, as `lanes` counts it.
+LANE_COST = 150
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Pair:
     @lazy
     def options(self) -> np.ndarray:
         """Options of the later readings."""
-        return np.array([1.0 / self.temperature, 1.0 / (self.temperature * LN2), self.weight])
+        t = self.temperature
+        return np.array([1.0 / t, 1.0 / (t * LN2), self.weight, NEAR[self.real]])
 
 
 def divergences(pair: Pair, out: np.ndarray | None = None) -> np.ndarray:
@@ -71,6 +72,9 @@ def divergences(pair: Pair, out: np.ndarray | None = None) -> np.ndarray:
     n = pair.p.count
     values = np.zeros(n)
     target = None if out is None else Rows.along(out, *[pair.q.storage] * 2)
+    if lanes.side_by_side(pair.p, pair.q):
+        _side_by_side(pair, target, values)
+        return values
 
     def task(lo: int, hi: int) -> None:
         values[lo:hi] = _finish(pair, states_of_rows(pair.problem, lo, hi), lo, hi, target)
@@ -101,6 +105,24 @@ def _finish(pair: Pair, state: np.ndarray, lo: int, hi: int, target: Rows | None
     return np.where(active != 0.0, value, 0.0) * active
 
 
+def _side_by_side(pair: Pair, target: Rows | None, values: np.ndarray) -> None:
+    """The same for pairs side by side, a lane of a vector a pair."""
+    width, (arithmetic, _, _), form = pair.q.width, STORAGE[pair.real], pair.divergence
+    into = "" if target is None else target.storage
+    read_pairs = lane_pair_kernels.divergences(
+        form.far_terms, form.terms, form.slope, pair.p.storage, pair.q.storage, arithmetic, into
+    )
+
+    def read(lo: int, hi: int, *places: Any) -> None:
+        read_pairs(
+            *lanes.spread_out(pair.p, lo, hi), *lanes.spread_out(pair.q, lo, hi), width,
+            pair.active[lo:hi], pair.options, values[lo:hi],
+            lane_pair_kernels.Room.of(arithmetic, width, into), *places,
+        )  # fmt: skip
+
+    lanes.run(read, (pair.q, pair.p), target, LANE_COST)
+
+
 @dataclass(frozen=True)
 class Tile:
     """Rows from lo on after the first reading; the log sums of q are `more` than that found."""
@@ -122,7 +144,7 @@ class Tile:
         """Find the constants of some rows."""
         real = STORAGE[self.pair.real][0].real
         kernels.knowledge(real)(
-            rows, self.figures, self.active, self.more, self.pair.temperature, constants
+            rows, self.figures, self.active, self.more, self.pair.options, constants
         )
 
     def add(self, terms: Callable[..., Any], rows: np.ndarray, value: np.ndarray) -> None:
@@ -138,7 +160,7 @@ class Tile:
         KL is a sum of terms of one sign, which depend on the ratio of the normalisers: P and Q tell
         how far it is off.
         """
-        for _ in range(GUESSES):
+        for _ in range(kernels.GUESSES):
             if not rows.size:
                 break
             sums = _sums(self, formulas.kl_of_logits, rows)

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from fastinfo.arrays import Rows, lazy, read_only
-from fastinfo.cpu import gradient_kernels, lane_kernels
+from fastinfo.cpu import gradient_kernels, lane_kernels, lanes
 from fastinfo.cpu import row_kernels as kernels
 from fastinfo.cpu import row_state_kernels as row
 from fastinfo.cpu.row_state_kernels import PIECE
 from fastinfo.cpu.simd import AVX2
-from fastinfo.cpu.tiles import STREAM_BYTES, put, spread_out, streams, stretch, writable
+from fastinfo.cpu.tiles import put, streams, stretch, writable
 from fastinfo.engine import run
 from fastinfo.formulas import LN2
 
@@ -48,16 +48,8 @@ STATE_COLUMNS = (
     row.MAX, row.REST, row.ENTROPY, row.ARGMAX, row.RANK, row.TARGET_LOGIT,
 )  # fmt: skip
 TARGET_LOGIT = row.TARGET_LOGIT
-# Classes of rows that are read side by side, a lane of a vector a row, at most: of any rows (4
-# classes in 0.4 of the time, 24 in 0.7), and of those that lie beside at least so many others, that
-# are not turned around then (from 4 to 4000 classes half of the time or less).
-NARROW, MOST_BESIDE, LEAST_BESIDE = 24, 4096, 16
-# Of few classes, rows beside each other that are a vector by themselves: fewer are turned around.
-LEAST_VECTOR = 4
-# What such a row costs by itself, and one of its classes, in elements as LEAST counts them; rows
-# that a thread takes at most.
-LANE_COST, CLASS_COST = 60, 3
-MOST_LANES = 1 << 17
+# What a row that is read side by side with others costs beyond its classes.
+LANE_COST = 60
 # Rows, and classes of these, that are read before the first is finished.
 GROUP, GROUPED = 64, 4096
 # Logits of targets, and states of other classes, where every stretch is a whole row.
@@ -202,12 +194,6 @@ class Problem:
         else:
             y, y_starts = stretch(self.soft, lo, hi, begin, end)
         return memory, starts, end - begin, y, y_starts
-
-    @property
-    def side_by_side(self) -> bool:
-        """Whether a vector holds one class of many rows."""
-        width = self.logits.width
-        return width <= NARROW or (width <= MOST_BESIDE and self.logits.beside >= LEAST_BESIDE)
 
     @property
     def jumps(self) -> bool:
@@ -413,7 +399,7 @@ def _refer_to_floats(coefficients: np.ndarray) -> None:
 
 def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
     """Read and finish, and write if there is where to, some rows at a time."""
-    if problem.side_by_side:
+    if lanes.side_by_side(problem.logits):
         _side_by_side(problem, target, result)
         return
     group = max(1, min(GROUP, GROUPED // max(1, problem.logits.width)))
@@ -450,35 +436,18 @@ def _fused(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
 
 def _side_by_side(problem: Problem, target: Rows | None, result: np.ndarray) -> None:
     """The same for rows side by side, a lane of a vector a row."""
-    width, variant = problem.logits.width, problem.variant
-    if target is None:
-        read = lane_kernels.losses(*variant)
-    else:
-        read_and_write = lane_kernels.losses_and_gradients(*variant, target.storage)
-        streamed = target.data.nbytes >= STREAM_BYTES  # in place as fast as elsewhere
-    least = LEAST_VECTOR if width <= NARROW else 1
+    width, into = problem.logits.width, "" if target is None else target.storage
+    read_rows = lane_kernels.losses(*problem.variant, into)
 
-    def task(lo: int, hi: int) -> None:
-        given = (
-            *spread_out(problem.logits, lo, hi), width, *spread_out(problem.soft, lo, hi),
-            problem.class_weights, problem.targets_of(lo, hi), problem.weights_of(lo, hi),
-            problem.options.array, result[lo:hi], least,
+    def read(lo: int, hi: int, *places: Any) -> None:
+        read_rows(
+            *lanes.spread_out(problem.logits, lo, hi), width,
+            *lanes.spread_out(problem.soft, lo, hi), problem.class_weights,
+            problem.targets_of(lo, hi), problem.weights_of(lo, hi), problem.options.array,
+            result[lo:hi], lane_kernels.Room.of(problem.variant, width, into), *places,
         )  # fmt: skip
-        if target is None:
-            read(*given, lane_kernels.Room.of(variant, width))
-            return
-        room = lane_kernels.Room.of(variant, width, target.storage)
-        if target.converted:
-            memory, starts, tile = writable(target, lo, hi, 0, width)
-            read_and_write(*given, room, memory, starts, 1, False)
-            put(target, tile, lo, hi, 0)
-        else:
-            starts = target.starts(lo, hi)
-            read_and_write(*given, room, target.memory, starts, target.step, streamed)
 
-    converted = any(x is not None and x.converted for x in (problem.logits, problem.soft, target))
-    cost, most = LANE_COST + CLASS_COST * width, (TILE if converted else CHUNK) // width
-    run(task, problem.logits.count, max(1, LEAST // cost), min(MOST_LANES, most))
+    lanes.run(read, (problem.logits, problem.soft), target, LANE_COST)
 
 
 def states_of_rows(problem: Problem, lo: int, hi: int) -> np.ndarray:

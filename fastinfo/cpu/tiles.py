@@ -32,16 +32,6 @@ def stretch(rows: Rows, lo: int, hi: int, begin: int, end: int) -> tuple[np.ndar
     return read_only(tile.ravel()), np.arange(hi - lo) * tile.shape[1]
 
 
-def spread_out(rows: Rows | None, lo: int, hi: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return memory, offsets of the rows [lo, hi) in it, and how far apart their classes are."""
-    if rows is None:
-        return read_only(np.empty(0, np.float32)), np.empty(0, np.int64), 1
-    if rows.converted:
-        tile = rows.converted_tile(lo, hi, 0, rows.width)
-        return read_only(tile.ravel()), np.arange(hi - lo) * rows.width, 1
-    return read_only(rows.memory), rows.starts(lo, hi), rows.step
-
-
 def writable(
     rows: Rows, lo: int, hi: int, begin: int, end: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -52,9 +42,9 @@ def writable(
     return tile.ravel(), np.arange(hi - lo) * (end - begin), tile
 
 
-def put(rows: Rows, tile: np.ndarray | None, lo: int, hi: int, begin: int) -> None:
+def put(rows: Rows | None, tile: np.ndarray | None, lo: int, hi: int, begin: int) -> None:
     """Write a tile, if it is one, to the rows [lo, hi) and the classes from `begin` on."""
-    if tile is None:
+    if rows is None or tile is None:
         return
     if rows.converted:
         rows.put(tile, lo, hi, begin)

@@ -6,6 +6,7 @@ near 0 are summed again in float64, in a kernel of its own.
 """
 
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -40,7 +41,7 @@ MAX, SUM, RELATIVE, OTHER_MAX, OTHER_SUM, NUMBERS = range(6)
 P_MAX, P_LOG_SUM, Q_MAX, Q_LOG_SUM, FIGURES = range(5)
 # What later readings know of a row, as in `cpu.logit_pair_kernels`; whether the next is to read it.
 (
-    TOP, OTHER_TOP, P_SHARE, Q_SHARE, DISTANCE, GAP, REMAINDER, OF_Q, FACTOR, WANTED, CONSTANTS,
+    TOP, OTHER_TOP, P_SHARE, Q_SHARE, DISTANCE, REMAINDER, GAP, OF_Q, FACTOR, WANTED, CONSTANTS,
 ) = range(11)  # fmt: skip
 # Sums of a row, of the two terms.
 FIRST, SECOND, SUMS = range(3)
@@ -174,25 +175,20 @@ def _known(real):
 
     The logarithm of the sum of q is `more` than found.
     """
-    kind, exp = mathematics(real).real, mathematics("float64").exp
-    unit = float(np.finfo(real).eps)
+    kind, wide, unit = mathematics(real).real, mathematics("float64"), float(np.finfo(real).eps)
+    rounded = helper(lambda x: np.float64(kind(x)))
+    known_of_logits = formula(
+        formulas.known_of_logits, SimpleNamespace(**vars(wide) | {"rounded": rounded})
+    )
 
     @helper
     def known(p_max, p_log_sum, q_max, q_log_sum, more, inverse_t):
-        distance = p_max - q_max
-        of_q = distance - p_max
-        lost = (p_max - (distance - of_q)) - (q_max + of_q)
-        apart = (p_log_sum - q_log_sum) - more
-        # all but what rounding leaves: the difference from logits nearly as far apart is exact,
-        # and so is what the maxima leave, far below which `apart` of confident rows may be
-        shared = apart / inverse_t
-        near = abs(shared) <= unit * abs(distance)
-        rounded = kind(distance if near else distance + shared)
-        remainder = (distance - np.float64(rounded)) + lost
-        gap = apart if near else apart + remainder * inverse_t
+        p_share, q_share, distance, remainder, shift = known_of_logits(
+            p_max, p_log_sum, q_max, q_log_sum, more, inverse_t, unit
+        )
         return (
-            kind(p_max), kind(q_max), kind(exp(-p_log_sum)), kind(exp(-q_log_sum - more)), rounded,
-            kind(gap), kind(remainder if near else 0.0),
+            kind(p_max), kind(q_max), kind(p_share), kind(q_share), kind(distance), kind(remainder),
+            kind(shift),
         )  # fmt: skip
 
     return known
@@ -206,9 +202,9 @@ def _writer(real):
     @helper
     def write(constants, i, p_max, p_log_sum, q_max, q_log_sum, more, of_q, active, inverse_t):
         row = known(p_max, p_log_sum, q_max, q_log_sum, more, inverse_t)
-        constants[i, TOP], constants[i, OTHER_TOP], constants[i, P_SHARE] = row[0], row[1], row[2]
-        constants[i, Q_SHARE], constants[i, DISTANCE], constants[i, GAP] = row[3], row[4], row[5]
-        constants[i, REMAINDER], constants[i, OF_Q] = row[6], kind(of_q)
+        constants[i, TOP], constants[i, OTHER_TOP], constants[i, P_SHARE] = row[:3]
+        constants[i, Q_SHARE], constants[i, DISTANCE], constants[i, REMAINDER] = row[3:6]
+        constants[i, GAP], constants[i, OF_Q] = row[6], kind(of_q)
         constants[i, FACTOR] = kind(active * inverse_t + 0.0 * (p_log_sum + q_log_sum))
 
     return write
@@ -299,7 +295,7 @@ def _entries(real):
         back = high - v
         low = (v - (high - back)) - (u + back)
         low = low if abs(high) < infinity else zero
-        t = ((high - row[4]) + (low - row[6])) * kind(option[INVERSE_TEMPERATURE]) - row[5]
+        t = ((high - row[4]) + (low - row[5])) * kind(option[INVERSE_TEMPERATURE]) - row[6]
         below = expm1(-abs(t))
         d = -p * below if t > zero else q * below
         if p == zero or q == zero:
@@ -346,7 +342,7 @@ def row_of(constants, i):
     """What is known of row i, as a tuple."""
     return (
         constants[i, TOP], constants[i, OTHER_TOP], constants[i, P_SHARE],
-        constants[i, Q_SHARE], constants[i, DISTANCE], constants[i, GAP], constants[i, REMAINDER],
+        constants[i, Q_SHARE], constants[i, DISTANCE], constants[i, REMAINDER], constants[i, GAP],
     )  # fmt: skip
 
 
