@@ -162,7 +162,7 @@ def known_of_logits(p_max, p_log_sum, q_max, q_log_sum, more, inverse_temperatur
     of_q = distance - p_max
     lost = (p_max - (distance - of_q)) - (q_max + of_q)
     apart = (p_log_sum - q_log_sum) - more
-    shared = apart / inverse_temperature
+    shared = apart * (1.0 / inverse_temperature)
     near = abs(shared) <= unit * abs(distance)
     base = rounded(where(near, distance, distance + shared))
     left = (distance - base) + lost

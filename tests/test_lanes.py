@@ -321,3 +321,74 @@ def test_entropy_gradients_at_any_temperature(temperature, v):
     assert_close_gradient(grad, exact.grad, exact.terms, np.dtype(np.float32))
     cold = fastinfo.softmax_entropy(z.astype(np.float32), temperature=2.0**-100, return_grad=True)
     assert (cold[1][1:] == 0).all()
+
+
+DIVERGENCES = (fastinfo.softmax_kl_divergence, fastinfo.softmax_js_divergence)
+
+
+def pairs(rng: np.random.Generator, n: int, v: int, dtype: Any) -> tuple[Any, Any]:
+    """Pairs far from each other, near, nearer than float32 tells, equal, and no distributions."""
+    p = cases.normal_logits(rng, (n, v), dtype)
+    noise = np.array([3.0, 0.3, 1e-2, 1e-5, 0.0])[np.arange(n) % 5, None]
+    q = (p + noise * rng.normal(0, 1, p.shape)).astype(dtype)
+    p[7], q[13], q[20, 1], p[23] = np.nan, np.inf, -np.inf, -np.inf
+    return p, q
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("v", [2, 5, 40])
+def test_pairs_do_not_depend_on_their_neighbours(rng, v, dtype, divergence):
+    """Nor on where both lie, which need not be alike."""
+    p, q = pairs(rng, 39, v, dtype)
+    given: dict[str, Any] = {"axis": 0, "reduction": "none", "return_grad": True}
+    values, grad = divergence(beside(p), beside(q), **given)
+    lost = np.isin(np.arange(39), [7, 13, 23])
+    assert_same_bits(np.isnan(values), lost)
+    assert_same_bits(np.isnan(grad.astype(np.float32)).any(0), lost)
+    for i in range(39):
+        alone = (np.repeat(x[i][:, None], 17, 1) for x in (p, q))
+        found = divergence(*alone, **given)
+        assert_same_bits((found[0][3], found[1][:, 3]), (values[i], grad[:, i]))
+    if v <= lanes.NARROW:
+        for own, other in ((p.T, beside(q)), (beside(p), q.T), (cases.spaced(p).T, q.T)):
+            assert_same_bits(divergence(own, other, **given), (values, grad))
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("v", [3, 40])
+def test_pairs_that_do_not_count(rng, v, divergence):
+    p, q = (beside(x) for x in pairs(rng, 50, v, np.dtype(np.float32)))
+    weight = np.where(np.isin(np.arange(50), [7, 13, 23, 49]), 0.0, rng.uniform(0, 2, 50))
+    given: dict[str, Any] = {"axis": 0, "reduction": "none", "return_grad": True}
+    values, grad = divergence(p, q, sample_weight=weight, **given)
+    kept = weight > 0
+    assert not values[~kept].any() and not grad[:, ~kept].any()
+    plain, plain_grad = divergence(*(x[:, kept].copy() for x in (p, q)), **given)
+    np.testing.assert_allclose(values[kept], plain * weight[kept], 1e-6)
+    np.testing.assert_allclose(grad[:, kept], plain_grad * weight[kept], 1e-5, 1e-38)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("v", [3, 40])
+def test_gradients_of_pairs_in_place_and_in_any_buffer(rng, v, divergence):
+    p, q = (cases.normal_logits(rng, (3, v, 50), np.dtype(np.float32)) for _ in range(2))
+    value, grad = divergence(p, q, axis=1, return_grad=True)
+    wider = np.zeros((3, v, 100), np.float32)
+    for out in (np.asfortranarray(q), q.copy(), wider[:, :, ::2], q[:, ::-1].copy()[:, ::-1]):
+        again, written = divergence(p, q, axis=1, return_grad=True, out=out)
+        assert written is out
+        assert_same_bits((again, out.copy()), (value, grad))
+    own = q.copy()
+    assert divergence(p, own, axis=1, return_grad=True, out=own)[1] is own
+    assert_same_bits(own, grad)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES, ids=lambda f: f.__name__)
+def test_pairs_of_types_that_are_converted(rng, divergence):
+    p, q = rng.integers(-5, 5, (2, 4, 40))
+    expected = divergence(p.astype(float), q.astype(float), axis=0, return_grad=True)
+    for dtype in (np.int64, np.int8, np.dtype(">f8")):
+        found = divergence(p.astype(dtype), q.astype(dtype), axis=0, return_grad=True)
+        assert_same_bits(found[0], expected[0])
+        assert_same_bits(found[1].astype(float), expected[1])

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastinfo
+from fastinfo.cpu import lanes
 
 DIVERGENCES = {"kl": None, "js": 0.5, "js to p": 0.1, "js to q": 0.97}
 
@@ -34,14 +35,19 @@ def divergence(name: str, p: Any, q: Any, **options: Any) -> Any:
 
 
 def check(name: str, p: Any, q: Any, temperature: float = 1.0) -> None:
-    """Compare rows and their gradients with the oracle."""
+    """Compare rows and their gradients with the oracle, one after the other and side by side."""
     exact = oracles.softmax_divergence(p, q, DIVERGENCES[name], temperature)
-    values, grad = divergence(
-        name, p, q, temperature=temperature, reduction="none", return_grad=True
-    )
+    given: dict[str, Any] = {"temperature": temperature, "reduction": "none", "return_grad": True}
     wide = np.float64 if np.float64 in (result_dtype(p.dtype), result_dtype(q.dtype)) else p.dtype
-    assert_close_measure("divergence", values, exact.values, wide)
-    assert_close_gradient(grad, exact.grad, exact.terms, q.dtype)
+    n = len(q)
+    beside = [np.moveaxis(np.resize(x, (2, 8 * n, x.shape[-1])), -1, 0).copy() for x in (p, q)]
+    found = [divergence(name, p, q, **given)]
+    if n and p.dtype == q.dtype:
+        values, grad = divergence(name, *beside, axis=0, **given)
+        found.append((values[1, -n:], np.moveaxis(grad[:, 1, -n:], 0, -1)))
+    for values, grad in found:
+        assert_close_measure("divergence", values, exact.values, wide)
+        assert_close_gradient(grad, exact.grad, exact.terms, q.dtype)
 
 
 def check_entropy(logits: Any, temperature: float = 1.0) -> None:
@@ -85,6 +91,16 @@ def test_the_oracle_itself(rng, noise, beta):
 def test_number_of_classes(rng, v, dtype):
     x, y = (cases.normal_logits(rng, (3, v), dtype) for _ in range(2))
     check_entropy(x)
+    for name in DIVERGENCES:
+        check(name, x, y, 1.3)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("v", [1, 2, 7, 16])
+def test_few_classes_one_after_the_other(rng, v, dtype, monkeypatch):
+    """The way that longer rows go is right for these too."""
+    monkeypatch.setattr(lanes, "NARROW", 0)
+    x, y = (cases.normal_logits(rng, (3, v), dtype) for _ in range(2))
     for name in DIVERGENCES:
         check(name, x, y, 1.3)
 

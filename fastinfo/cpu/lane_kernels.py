@@ -7,7 +7,7 @@ that of `row_state_kernels.py`, finished in the lanes; it is never merged.
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -409,7 +409,7 @@ def losses(storage, softcap, weights, soft, into):
     at least `least` lie beside each other, else turned around.
     """
     read_vector = vector_reader(storage, softcap, weights, soft, bool(into))
-    write_vector = vector_writer(storage, softcap, weights, soft, into) if into else None
+    write_vector: Any = vector_writer(storage, softcap, weights, soft, into) if into else None
     lanes = rows.arithmetic_of(storage, softcap, weights, soft).lanes
     of_soft = weights in SOFT
 

@@ -7,7 +7,7 @@ does not depend on its neighbours.
 
 from functools import cache
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -198,11 +198,10 @@ def _refined(arithmetic):
 
 
 @cache
-def pair_reader(far, terms, arithmetic):
+def pair_reader(terms, arithmetic):
     """Read a vector of pairs: their divergences, what is known of them, Σ of q's terms, factors."""
     figures_of, known_of, refined = _figures(arithmetic), _known(arithmetic), _refined(arithmetic)
-    near_sums = None if far is None else _sums_of(terms, arithmetic)
-    far_sums = None if far is None else _sums_of(far, arithmetic)
+    sums = _sums_of(terms, arithmetic)
 
     @helper
     def factor_of(figures, weights, option):
@@ -221,21 +220,16 @@ def pair_reader(far, terms, arithmetic):
     @helper
     def twice(x, y, width, weights, option):
         m, log_sum, n, other_log_sum, value, _ = figures_of(x, y, width, option)
-        figures, weight, of_p, of_q = (m, log_sum, n, other_log_sum), option[WEIGHT], value, value
-        # of nearly equal rows it is β (1 - β) KL, which is enough to choose the terms by
-        value = value * (weight * (1.0 - weight))
-        near = (weights != 0.0) & (value < option[NEAR])
+        figures, weight = (m, log_sum, n, other_log_sum), option[WEIGHT]
+        # of nearly equal rows it is β (1 - β) KL
+        near = (weights != 0.0) & (value * (weight * (1.0 - weight)) < option[NEAR])
         _, more = refined(x, y, width, figures, near, option)
         known = known_of(*figures, more, option)
-        if any_of((value >= option[NEAR]) | (value != value)):
-            of_p, of_q = far_sums(x, y, width, known, option)
-        if any_of(near):
-            near_p, near_q = near_sums(x, y, width, known, option)
-            of_p, of_q = where(near, near_p, of_p), where(near, near_q, of_q)
+        of_p, of_q = sums(x, y, width, known, option)
         value = weight * of_p + (1.0 - weight) * of_q
         return value, known, of_q, factor_of(figures, weights, option)
 
-    return once if far is None else twice
+    return once if terms is formulas.kl_of_logits else twice
 
 
 @cache
@@ -274,13 +268,13 @@ def slope_writer(slope, arithmetic, into):
 
 
 @kernel
-def divergences(far, terms, slope, p_storage, q_storage, arithmetic, into):
+def divergences(terms, slope, p_storage, q_storage, arithmetic, into):
     """Kernel: weighted divergences of pairs, and derivatives by the logits of q if `into` is named.
 
     Pairs are a vector if at least `least` rows of p lie beside each other, else turned around.
     """
-    read_pairs, lanes = pair_reader(far, terms, arithmetic), arithmetic.lanes
-    write_slopes = slope_writer(slope, arithmetic, into) if into else None
+    read_pairs, lanes = pair_reader(terms, arithmetic), arithmetic.lanes
+    write_slopes: Any = slope_writer(slope, arithmetic, into) if into else None
     gather_p, gather_q = gatherer(p_storage, arithmetic), gatherer(q_storage, arithmetic)
     load = loader(lanes)
 

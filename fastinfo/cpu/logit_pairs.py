@@ -110,7 +110,7 @@ def _side_by_side(pair: Pair, target: Rows | None, values: np.ndarray) -> None:
     width, (arithmetic, _, _), form = pair.q.width, STORAGE[pair.real], pair.divergence
     into = "" if target is None else target.storage
     read_pairs = lane_pair_kernels.divergences(
-        form.far_terms, form.terms, form.slope, pair.p.storage, pair.q.storage, arithmetic, into
+        form.terms, form.slope, pair.p.storage, pair.q.storage, arithmetic, into
     )
 
     def read(lo: int, hi: int, *places: Any) -> None:
