@@ -8,6 +8,7 @@ from accuracy import assert_close_log, assert_close_loss, assert_same_bits, resu
 from cases import FLOATS, WIDE_FLOATS
 
 import fastinfo
+from fastinfo.cpu import lanes
 
 FIELDS = (
     "max",
@@ -28,13 +29,19 @@ ACCURACY = {
 
 
 def check(logits, targets, **options):
-    """Compare every field with the oracle; positions and ranks exactly."""
+    """Compare every field with the oracle, of rows one after the other and side by side."""
     exact = oracles.softmax_statistics(logits, targets, **options)
     actual = fastinfo.softmax_statistics(logits, targets, **options)
-    for field, assert_close in ACCURACY.items():
-        assert_close(getattr(actual, field), exact[field], logits.dtype)
-    for field in ("argmax", "target_rank"):
-        assert_same_bits(getattr(actual, field), np.asarray(exact[field], np.int64))
+    results, n = [actual], len(logits)
+    if n:
+        beside = np.resize(logits, (16 * n, logits.shape[-1])).T.copy()
+        found = fastinfo.softmax_statistics(beside, np.resize(targets, 16 * n), axis=0, **options)
+        results.append(type(actual)(*(field[-n:] for field in found)))
+    for result in results:
+        for field, assert_close in ACCURACY.items():
+            assert_close(getattr(result, field), exact[field], logits.dtype)
+        for field in ("argmax", "target_rank"):
+            assert_same_bits(getattr(result, field), np.asarray(exact[field], np.int64))
     return actual
 
 
@@ -54,6 +61,15 @@ def test_number_of_classes(rng, v):
     targets[:2] = 0, v - 1
     for dtype in FLOATS:
         check(cases.normal_logits(rng, (n, v), dtype), targets)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("v", [1, 2, 5, 17])
+def test_few_classes_one_after_the_other(rng, v, dtype, monkeypatch):
+    """The way that longer rows go is right for these too."""
+    monkeypatch.setattr(lanes, "NARROW", 0)
+    check(cases.normal_logits(rng, (6, v), dtype), rng.integers(0, v, 6))
+    check(rng.integers(0, 3, (6, v)).astype(dtype), rng.integers(0, v, 6), softcap=30.0)
 
 
 @pytest.mark.parametrize("n", cases.ROWS)
@@ -86,6 +102,12 @@ def test_invalid_rows(rng, v, dtype):
         assert np.isnan(getattr(actual, field)[::2]).all()
     alone = fastinfo.softmax_statistics(logits[1::2], targets[1::2])
     assert_same_bits(tuple(field[1::2] for field in actual), tuple(alone))
+    beside = fastinfo.softmax_statistics(logits.T.copy(), targets, axis=0)
+    for field in ("max", "logsumexp"):
+        assert_close_log(getattr(beside, field), exact[field], dtype)
+    for field in ("argmax", "target_rank"):
+        assert_same_bits(getattr(beside, field), getattr(actual, field))
+    assert_same_bits(np.isnan(beside.entropy), np.isnan(actual.entropy))
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)

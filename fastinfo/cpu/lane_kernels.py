@@ -17,6 +17,7 @@ from fastinfo.cpu import row_state_kernels as rows
 from fastinfo.cpu import vmath
 from fastinfo.cpu.gradient_kernels import COEFFICIENTS, REFERENCE, SCALE, SHARE, TARGET, entries
 from fastinfo.cpu.memory import LINE, fence, loader, part, store, stream
+from fastinfo.cpu.row_kernels import FIGURES
 from fastinfo.cpu.simd import absolute, double, flush_subnormals, maximum, restore, where
 from fastinfo.engine import formula, helper, kernel
 
@@ -195,6 +196,32 @@ def _sums(softcap, weights, arithmetic):
         return m, rest + ties, e_sum, a, c_sum, target_logit
 
     return sums
+
+
+@cache
+def _positions(arithmetic, ranks):
+    """Class of the maximum of a vector of rows, or of the first NaN if any, and the target's rank.
+
+    As NumPy does, of equals the first counts, and NaNs are above all numbers.
+    """
+    real, lanes, filled = arithmetic.real, arithmetic.lanes, arithmetic.filled
+    read, zero, one, lowest = loader(lanes), real(0), real(1), real(-np.inf)
+
+    @helper(inline=False)
+    def positions(x, target, target_logit, width):
+        top, position, nan_at, rank = filled(lowest), filled(zero), filled(-one), filled(zero)
+        for k in range(width):
+            v, at = read(x, k * lanes, lowest), real(k)
+            is_higher, is_nan, before = v > top, v != v, target > at
+            top, position = where(is_higher, v, top), where(is_higher, at, position)
+            nan_at = where(is_nan & (nan_at < zero), at, nan_at)
+            if ranks:
+                counts = (v > target_logit) | ((v == target_logit) & before)
+                counts = counts | (is_nan & (before | (target_logit == target_logit)))
+                rank += where(counts, one, zero)
+        return where(nan_at < zero, position, nan_at), nan_at >= zero, rank
+
+    return positions
 
 
 @cache
@@ -438,3 +465,51 @@ def losses(storage, softcap, weights, soft, into):
         restore(floats)
 
     return read_rows
+
+
+@kernel
+def statistics(storage, softcap, ranks):
+    """Kernel: the figures of rows (see `row_kernels`), each for `figures.size / FIGURES` rows.
+
+    The first of these rows is number `first` of those.
+    """
+    weights = rows.ENTROPY_WAY
+    arithmetic = rows.arithmetic_of(storage, softcap, weights, "float32")
+    lanes, real = arithmetic.lanes, arithmetic.real
+    gather, classes = gatherer(storage, arithmetic), class_reader(arithmetic)
+    sums, positions = _sums(softcap, weights, arithmetic), _positions(arithmetic, ranks)
+    terms, nan = _target_terms(softcap, lanes), np.nan
+
+    @helper
+    def figures_of(x, y, w, targets, width, option):
+        target = classes(targets)
+        m, rest, e, _, _, target_logit = sums(x, y, w, target, width, option)
+        position, has_nan, rank = positions(x, target, target_logit, width)
+        m, known = double(where(has_nan, real(nan), m)), double(target) >= 0.0
+        inverse_t = option[rows.INVERSE_TEMPERATURE]
+        rest = where(absolute(m) < np.inf, rest, nan)
+        z, gap, _ = terms(m, double(target_logit), option)
+        log_sum = _log1p(rest)
+        return (
+            z * inverse_t, log_sum, _logsumexp(z * inverse_t, log_sum),
+            _softmax_entropy(rest, e, inverse_t), double(position),
+            where(known, -(log_sum + gap), nan), where(known, double(rank), -1.0), m,
+        )  # fmt: skip
+
+    def read_statistics(x, starts, step, width, targets, option, room, least, first, figures):
+        floats = flush_subnormals()
+        lo, count, apart = 0, starts.size, figures.size // FIGURES
+        while lo < count:
+            n, beside = first_vector(part(starts, lo, count), lanes, least)
+            hi = lo + n
+            gather(x, part(starts, lo, hi), beside, step, width, room.x)
+            found = figures_of(
+                room.x, room.y, room.own_weights, part(targets, lo, hi), width, option
+            )
+            for number in range(FIGURES):
+                at = number * apart + first
+                store(part(figures, at + lo, at + hi), 0, found[number])
+            lo = hi
+        restore(floats)
+
+    return read_statistics

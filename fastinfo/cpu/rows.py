@@ -254,6 +254,9 @@ def _read_and_write(problem: Problem, target: Rows | None) -> np.ndarray:
 def statistics(problem: Problem) -> np.ndarray:
     """Return the figures of each row, one row of the result a figure (see `row_kernels`)."""
     figures = np.empty((kernels.FIGURES, problem.logits.count))
+    if lanes.side_by_side(problem.logits):
+        _statistics_side_by_side(problem, figures.reshape(-1))
+        return figures
     summarise = kernels.summaries(problem.capped)
 
     def task(lo: int, hi: int) -> None:
@@ -448,6 +451,20 @@ def _side_by_side(problem: Problem, target: Rows | None, result: np.ndarray) -> 
         )  # fmt: skip
 
     lanes.run(read, (problem.logits, problem.soft), target, LANE_COST)
+
+
+def _statistics_side_by_side(problem: Problem, figures: np.ndarray) -> None:
+    """Write the figures of rows side by side, one after the other for all rows."""
+    width, variant = problem.logits.width, (problem.logits.storage, problem.capped)
+    read_rows = lane_kernels.statistics(*variant, problem.ranks)
+
+    def read(lo: int, hi: int, least: int, *nowhere: Any) -> None:
+        read_rows(
+            *lanes.spread_out(problem.logits, lo, hi), width, problem.targets_of(lo, hi),
+            problem.options.array, lane_kernels.Room.of(problem.variant, width), least, lo, figures,
+        )  # fmt: skip
+
+    lanes.run(read, (problem.logits,), None, LANE_COST)
 
 
 def states_of_rows(problem: Problem, lo: int, hi: int) -> np.ndarray:
