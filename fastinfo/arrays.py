@@ -6,6 +6,7 @@ words, and what is needed to give a result back as the caller's kind of array.
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -417,12 +418,13 @@ class Rows:
     def converted_tile(self, lo: int, hi: int, begin: int, end: int) -> np.ndarray:
         """Return a copy of the classes [begin, end) of the rows [lo, hi) in the storage type."""
         tile = np.empty((hi - lo, end - begin), words(self.storage))
-        for at, index in self.blocks(lo, hi):
+        for at, index in _runs(self.shape, lo, hi):
+            source = self.data[index][..., begin:end]
+            own = tile[at].reshape(source.shape)
             # in columns that stay in cache, since neighbours may lie along the other axis
             for c in range(0, end - begin, TILE_COLUMNS):
-                part = tile[at, c : c + TILE_COLUMNS]
-                source = self.data[index][:, begin + c : begin + c + part.shape[1]]
-                np.copyto(part, source, casting="unsafe")
+                columns = slice(c, c + TILE_COLUMNS)
+                np.copyto(own[..., columns], source[..., columns], casting="unsafe")
         return tile
 
     def scaled_down(self, which: np.ndarray) -> Rows:
@@ -431,23 +433,11 @@ class Rows:
         values.reshape(-1, self.width)[which] *= 2.0**-64
         return Rows.along(values, "float64", "float64")
 
-    def blocks(self, lo: int, hi: int) -> Iterator[tuple[slice, tuple[Any, ...]]]:
-        """Cut the rows [lo, hi) into runs along the last leading axis: where from lo, and where."""
-        if not self.shape:
-            yield slice(0, 1), (np.newaxis,)
-            return
-        i, inner = lo, self.shape[-1]
-        while i < hi:
-            outer, first = divmod(i, inner)
-            last = min(inner, first + hi - i)
-            index = (*np.unravel_index(outer, self.shape[:-1]), slice(first, last))
-            yield slice(i - lo, i - lo + last - first), index
-            i += last - first
-
     def put(self, tile: np.ndarray, lo: int, hi: int, begin: int) -> None:
         """Write a tile to the rows [lo, hi) and the classes from `begin` on."""
-        for at, index in self.blocks(lo, hi):
-            self.data[index][:, begin : begin + tile.shape[1]] = tile[at]
+        for at, index in _runs(self.shape, lo, hi):
+            target = self.data[index][..., begin : begin + tile.shape[1]]
+            target[...] = tile[at].reshape(target.shape)
 
     def pick(self, classes: np.ndarray) -> np.ndarray:
         """Return one value a row as float64, NaN where the class is below 0."""
@@ -460,6 +450,26 @@ class Rows:
         values = np.array(widen(picked, self.storage), np.float64)
         values[classes < 0] = np.nan
         return values
+
+
+def _runs(
+    shape: tuple[int, ...], lo: int, hi: int
+) -> Iterator[tuple[slice, tuple[int | slice, ...]]]:
+    """Cut the indices [lo, hi) of an array in C order into blocks: which of them, and where."""
+    if hi <= lo:
+        return
+    if not shape:
+        yield slice(0, 1), ()
+        return
+    inner = math.prod(shape[1:])
+    first, last = -(-lo // inner) * inner, hi // inner * inner
+    for begin, end in itertools.pairwise(sorted({lo, min(first, hi), max(last, lo), hi})):
+        i = begin // inner
+        if begin % inner == 0 and end % inner == 0:
+            yield slice(begin - lo, end - lo), (slice(i, end // inner),)
+            continue
+        for at, index in _runs(shape[1:], begin - i * inner, end - i * inner):
+            yield slice(at.start + begin - lo, at.stop + begin - lo), (i, *index)
 
 
 def _offsets(first: int, lengths: list[int], steps: list[int], lo: int, hi: int) -> np.ndarray:

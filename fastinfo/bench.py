@@ -435,13 +435,16 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """Three digits with a prefix: ``quantity(4.7e10, "B/s")`` is ``47.0 GB/s``."""
+    """Three digits with a prefix: ``quantity(4.7e10, "B/s")`` is ``47.0 GB/s``.
+
+    Words, which begin with a space, are counted: there is no thousandth of one.
+    """
     if not np.isfinite(value) or value == 0:
-        return f"{value:g} {unit}"
+        return f"{value:g} {unit.lstrip()}"
     power = int(np.floor(np.log10(abs(value)) / 3))
-    power = min(max(power, -3), 4)
+    power = min(max(power, 0 if unit.startswith(" ") else -3), 4)
     prefix = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T"}[power]
-    return f"{value / 1000.0**power:.3g} {prefix}{unit}"
+    return f"{value / 1000.0**power:.3g} {(prefix + unit).lstrip()}"
 
 
 def rate_of(row: Row) -> str:

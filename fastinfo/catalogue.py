@@ -277,10 +277,11 @@ def _renyi_form(row: Measure, alpha: float) -> Measure:
         kl = MEASURES["kl_divergence"]
         return replace(kl, name=row.name)
     if alpha == inf:
-        total = Sum(formulas.log_ratio_term, largest=True, quick=_RATIO_QUICK)
+        plain = Sum(formulas.log_ratio_term, largest=True, quick=_RATIO_QUICK)
+        total = replace(plain, says=formulas.at_least_0)
         unknown = Shared(formulas.nothing_shared, _ITSELF, _ITSELF)
         return replace(
-            row, total=total, plain_total=total, products=(), shared=unknown, infinite="first"
+            row, total=total, plain_total=plain, products=(), shared=unknown, infinite="first"
         )
     if alpha == 0.0:
         plain = Sum(formulas.inside_term, formulas.renyi_of_powers)

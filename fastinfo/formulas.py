@@ -954,6 +954,11 @@ def itself(x, parameter):
     return x
 
 
+def at_least_0(x, parameter):
+    """The sum itself, or 0: what is less is rounding."""
+    return where(x < 0.0, 0.0, x)
+
+
 def log1p_of(v):
     """log(1 + v): log(u) of u = 1 + v as rounded, and what that lost, which counts near 0."""
     u = 1.0 + v

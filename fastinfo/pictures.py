@@ -49,6 +49,8 @@ def heat_map(matrix: np.ndarray, path: Path, title: str, symmetric: bool) -> Non
     if tree is None:
         axes = figure.add_subplot()
         shown = matrix[:: -(-len(matrix) // MOST) or 1, :: -(-matrix.shape[1] // MOST) or 1]
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.get_major_locator().set_params(integer=True)
     else:
         from scipy.cluster import hierarchy
 

@@ -143,10 +143,25 @@ def _coded(source: Source) -> Codes:
             labels = (np.arange(high - low + 1) + low).astype(values.dtype.newbyteorder("="))
             return Codes(labels, values, low)
     try:
-        labels, index = np.unique(values, return_inverse=True)
+        labels, index = _sorted(values)
     except TypeError as error:
         raise TypeError(f"{source.name} must hold labels that can be sorted: {error}") from None
     return Codes(labels, index.reshape(-1), 0)
+
+
+def _sorted(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels in order, and which of them each value is.
+
+    NumPy makes NaNs one label, the last, but of objects, which have no order with one among them.
+    """
+    if values.dtype != object:
+        labels, index = np.unique(values, return_inverse=True)
+        return labels, index
+    is_nan = np.fromiter((bool(v != v) for v in values), bool, len(values))
+    labels, known = np.unique(values[~is_nan], return_inverse=True)
+    index = np.full(len(values), len(labels))
+    index[~is_nan] = known
+    return np.concatenate([labels, values[is_nan][:1]]), index
 
 
 def _counted(i: Codes, j: Codes) -> np.ndarray:

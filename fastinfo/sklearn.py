@@ -68,8 +68,9 @@ class DivergenceNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     Notes
     -----
     Rows are distributions or counts, dense or CSR; exact, and without the matrix of all pairs. A
-    row of zeros is no distribution: it is near to none, and its row of the graph is empty. UMAP
-    takes the graph of rows with themselves if it is symmetrical: ``graph.maximum(graph.T)``.
+    row of zeros is no distribution: it is near to none and none to it, so that its row of the graph
+    is empty, and where too few others are fitted rows have fewer entries than asked for. UMAP takes
+    the graph of rows with themselves if it is symmetrical: ``graph.maximum(graph.T)``.
 
     Examples
     --------
@@ -171,7 +172,7 @@ class DivergenceNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         from scipy.sparse import csr_matrix  # scikit-learn's own graphs are matrices
 
         values = distances if self.mode == "distance" else np.ones_like(distances)
-        there = indices >= 0
+        there = (indices >= 0) & ~np.isnan(distances)
         starts = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
         shape = len(indices), self.n_samples_fit_
         return csr_matrix((values[there], indices[there], starts), shape=shape)

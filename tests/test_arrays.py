@@ -7,6 +7,7 @@ from accuracy import assert_same_bits, gradient_dtype, peak, result_dtype
 from cases import DISTRIBUTION_CALLS, FLOATS, LOGITS_CALLS
 
 import fastinfo
+from fastinfo.arrays import Rows
 
 SHAPE = (6, 1300)
 
@@ -43,6 +44,22 @@ def test_integers_are_read_as_float64(rng, name, dtype):
     function, _, other = inputs(rng, name, np.float64)
     x = rng.integers(0, 100, SHAPE).astype(dtype)
     assert_same_bits(function(x, other), function(x.astype(np.float64), other))
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3, 4), (2, 1, 3, 4), (3, 2, 2, 0, 4), (1, 4)])
+def test_converted_rows_of_any_range(rng, shape):
+    """Read and written by as few blocks of the leading axes as they are made of."""
+    x = np.asfortranarray(rng.integers(0, 100, shape))
+    rows, flat = Rows.along(x, "int64", "float64"), x.reshape(-1, 4)
+    for lo in range(rows.count + 1):
+        for hi in range(lo, rows.count + 1):
+            tile = rows.converted_tile(lo, hi, 1, 3)
+            assert_same_bits(tile, flat[lo:hi, 1:3].astype(np.float64))
+            target = np.zeros_like(x)
+            Rows.along(target, "int64", "float64").put(tile, lo, hi, 1)
+            expected = np.zeros_like(flat)
+            expected[lo:hi, 1:3] = flat[lo:hi, 1:3]
+            assert_same_bits(target.reshape(-1, 4), expected)
 
 
 @pytest.mark.parametrize("name", [*LOGITS_CALLS, *DISTRIBUTION_CALLS])

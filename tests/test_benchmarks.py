@@ -113,6 +113,11 @@ def test_quantity(value: float, text: str) -> None:
     assert bench.quantity(value, "B/s") == text
 
 
+def test_words_are_counted() -> None:
+    for value, text in ((0.93, "0.93 pairs/s"), (380.0, "380 pairs/s"), (2e6, "2 M pairs/s")):
+        assert bench.quantity(value, " pairs/s") == text
+
+
 def test_machine_facts_name_the_versions() -> None:
     facts = bench.machine_facts(["not-a-package"])
     assert facts["threads"] == PLAN.workers.threads

@@ -75,6 +75,20 @@ def test_nan_is_one_label_and_comes_last():
         assert found.x_labels.dtype == dtype
 
 
+@pytest.mark.parametrize("labels", [[2.0, np.nan, 1, 2, float("nan"), 3], ["b", np.nan, "a", "b"]])
+def test_nan_among_objects(labels):
+    """NumPy's unique would give each NaN a label, and those between them no order."""
+    x = np.array(labels, object)
+    found = fastinfo.contingency(x, np.arange(len(x)))
+    known = sorted({v for v in labels if v == v})
+    assert list(found.x_labels[:-1]) == known and found.x_labels[-1] != found.x_labels[-1]
+    for label, row in zip(known, found.table[:-1], strict=True):
+        assert row.tolist() == [v == label for v in labels]
+    assert found.table[-1].tolist() == [v != v for v in labels]
+    with pytest.raises(TypeError, match="x must hold labels that can be sorted"):
+        fastinfo.contingency(np.array([1, None, "a"], object), [1, 2, 3])
+
+
 def test_nothing():
     for empty in ([], np.zeros(0, np.int64), np.zeros(0, "U3")):
         found = fastinfo.contingency(empty, empty)

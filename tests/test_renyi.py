@@ -222,6 +222,7 @@ def test_equal_rows_give_exactly_zero(rng, alpha, dtype):
             matrix = fastinfo.pairwise(x, y, NAME, alpha=alpha)
             assert (matrix[equal] == 0).all()
             assert not np.signbit(matrix).any()
+        assert (fastinfo.renyi_divergence(x, (3 * x).astype(dtype), alpha) >= 0).all()
 
 
 @pytest.mark.parametrize("alpha", ORDERS)

@@ -129,3 +129,7 @@ def test_a_row_of_zeros_is_near_to_none(groups):
     x[7] = 0
     graph = DivergenceNeighbors(3).fit_transform(x)
     assert graph[7].nnz == 0 and graph[:, 7].nnz == 0 and graph.nnz == 89 * 4
+    x[1:] = 0
+    for mode in ("connectivity", "distance"):
+        graph = DivergenceNeighbors(3, mode=mode).fit(x).transform(x[:2] + 1)
+        assert graph.toarray()[:, 1:].any() == 0 and graph.nnz == 2

@@ -265,6 +265,18 @@ def test_constants(average):
 
 
 @pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize(
+    "cells", [(1e-40, 1e-15, 0, 1), (1e-60, 1e-30, 1e-80, 1), (1e-40, 1e-25, 0, 1)]
+)
+def test_marginals_of_next_to_no_entropy(average, cells):
+    """The entropy of 1 - ε is divided by, though no digit of a sum to 1 shows it."""
+    with mpmath.workdps(250):
+        truth = Exact(np.reshape(cells, (2, 2))).normalized_mutual_information(average)
+    value = fastinfo.normalized_mutual_information(np.reshape(cells, (2, 2)), average)
+    assert value == pytest.approx(float(truth), rel=1e-12, abs=0)
+
+
+@pytest.mark.parametrize("average", AVERAGES)
 def test_equal_labels_share_no_more_than_all(rng, average):
     for k in range(2, 60):
         value = fastinfo.normalized_mutual_information(np.diag(rng.random(k)), average)

@@ -19,6 +19,23 @@ def _is_after(v, j, w, i):
 
 
 @helper(inline=False)
+def _put_at_root(values, indices, size, v, j):
+    """Put v in the place of the largest of a heap."""
+    at = 0
+    while 2 * at + 1 < size:
+        child = 2 * at + 1
+        if child + 1 < size and _is_after(
+            values[child + 1], indices[child + 1], values[child], indices[child]
+        ):
+            child += 1
+        if not _is_after(values[child], indices[child], v, j):
+            break
+        values[at], indices[at] = values[child], indices[child]
+        at = child
+    values[at], indices[at] = v, j
+
+
+@helper(inline=False)
 def _push(values, indices, size, v, j):
     """Keep v in a heap of at most so many of the smallest values; return how many it holds.
 
@@ -34,19 +51,23 @@ def _push(values, indices, size, v, j):
             at = parent
         values[at], indices[at] = v, j
         return size + 1
-    at = 0
-    while 2 * at + 1 < size:
-        child = 2 * at + 1
-        if child + 1 < size and _is_after(
-            values[child + 1], indices[child + 1], values[child], indices[child]
-        ):
-            child += 1
-        if not _is_after(values[child], indices[child], v, j):
-            break
-        values[at], indices[at] = values[child], indices[child]
-        at = child
-    values[at], indices[at] = v, j
+    _put_at_root(values, indices, size, v, j)
     return size
+
+
+@kernel
+def sorts(storage):
+    """Kernel: sort the heaps of rows, which may not fill these, by value and then by index."""
+
+    def sort_rows(values, indices, sizes):
+        for i in range(sizes.size):
+            row, numbers = row_of(values, i), row_of(indices, i)
+            for last in range(sizes[i] - 1, 0, -1):
+                v, j = row[last], numbers[last]
+                row[last], numbers[last] = row[0], numbers[0]
+                _put_at_root(row, numbers, last, v, j)
+
+    return sort_rows
 
 
 @kernel

@@ -46,12 +46,10 @@ def nearest(job: Job, k: int, leave_out: bool, report: Report) -> tuple[np.ndarr
         which = slice(lo, lo + len(band))
         kept = values[which], indices[which], sizes[which]
         _by_rows(keep, [band, *kept], begin, lo, leave_out)
+    sort = kernels.sorts(job.real)
+    run(lambda lo, hi: sort(values[lo:hi], indices[lo:hi], sizes[lo:hi]), n, pairs.TILE_ROWS)
     _add_others(job, sizes, indices, leave_out)
-    empty = indices < 0
-    order = np.lexsort(
-        (indices, np.where(np.isnan(values), np.inf, values), np.isnan(values), empty)
-    )
-    return np.take_along_axis(values, order, 1), np.take_along_axis(indices, order, 1)
+    return values, indices
 
 
 def _by_rows(

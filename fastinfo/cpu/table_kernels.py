@@ -176,7 +176,10 @@ def entropies(storage):
 
 @kernel
 def sum_entropies():
-    """Kernel: Σ r log(total / r) over the sums of rows or columns of tables."""
+    """Kernel: Σ r log(total / r) over the sums of rows or columns of tables.
+
+    What the largest sum leaves of the total are the others, which may be too small to be left over.
+    """
     term = formula(formulas.part_entropy_term, vmath.double)
 
     @helper(flags=AS_WRITTEN)
@@ -185,9 +188,17 @@ def sum_entropies():
 
     def add_sums(sums, sum_rests, totals, rests, out):
         for b in range(out.size):
-            for i in range(sums.shape[1]):
-                r, lost = sums[b, i], sum_rests[b, i]
-                out[b] += term(r, totals[b], others(totals[b], rests[b], r, lost))
+            row, largest, beside = sums[b], 0, 0.0
+            for i in range(row.size):
+                if row[i] > row[largest]:
+                    largest = i
+            for i in range(row.size):
+                if i != largest:
+                    beside += row[i]
+                    left = others(totals[b], rests[b], row[i], sum_rests[b, i])
+                    out[b] += term(row[i], totals[b], left)
+            if row.size:
+                out[b] += term(row[largest], totals[b], beside)
 
     return add_sums
 
