@@ -208,6 +208,13 @@ def test_overlap_of_subnormal_probabilities(dtype, alpha):
 
 
 @pytest.mark.parametrize("alpha", ORDERS)
+def test_never_below_zero(rng, alpha):
+    """Proportional rows but for a rounding, whose largest ratio may come out below 1."""
+    x = rng.dirichlet(np.ones(3), 20_000)
+    assert (fastinfo.renyi_divergence(x, 3 * x, alpha) >= 0).all()
+
+
+@pytest.mark.parametrize("alpha", ORDERS)
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_equal_rows_give_exactly_zero(rng, alpha, dtype):
     for k in (1, 2, 17, 500):
@@ -222,7 +229,6 @@ def test_equal_rows_give_exactly_zero(rng, alpha, dtype):
             matrix = fastinfo.pairwise(x, y, NAME, alpha=alpha)
             assert (matrix[equal] == 0).all()
             assert not np.signbit(matrix).any()
-        assert (fastinfo.renyi_divergence(x, (3 * x).astype(dtype), alpha) >= 0).all()
 
 
 @pytest.mark.parametrize("alpha", ORDERS)
