@@ -191,9 +191,8 @@ def kl_of_sums(excess, lacking):
 
 
 def log_gap(y):
-    """y - log(1 + y), by y² (1/2 - y/3 + ...) near 0."""
-    near = y * y * (0.5 - y * (1.0 / 3.0 - y * (0.25 - y * (0.2 - y / 6.0))))
-    return where(abs(y) > 1e-3, y - log1p(y), near)
+    """y - log(1 + y) = ((1 + t) log(1 + t) - t) / (1 + t) of 1 + t = 1 / (1 + y): no cancelling."""
+    return (1.0 + y) * entropy_gap(-y / (1.0 + y))
 
 
 def kl_slope(p, q, d, e, weight, of_q):
@@ -583,6 +582,43 @@ def pointwise_information(p, row, column, total, a, b, d):
         far = log_quotient(p, row, p - row) + log_quotient(total, column, total - column)
         return far + 0.0 * d
     return log_quotient(a, b, d) + 0.0 * d
+
+
+# --- Gaussians -----------------------------------------------------------------------------------
+# From means m and variances v.
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+def gaussian_entropy(v):
+    """½ log(2 π e v)."""
+    return 0.5 * (1.0 + LOG_2PI + log(v))
+
+
+def gaussian_cross_entropy(m_p, v_p, m_q, v_q):
+    """½ (log(2 π v_q) + v_p / v_q + (m_p - m_q)² / v_q)."""
+    z = (m_p - m_q) / sqrt(v_q)
+    return 0.5 * (LOG_2PI + log(v_q) + v_p / v_q + z * z)
+
+
+def gaussian_kl(m_p, v_p, m_q, v_q):
+    """½ (u - log(1 + u) + (m_p - m_q)² / v_q) of u = v_p / v_q - 1.
+
+    With t = v_q / v_p - 1 the first is ((1 + t) log(1 + t) - t) / (1 + t), which does not cancel;
+    the quotients may be beyond the numbers.
+    """
+    z, r = (m_p - m_q) / sqrt(v_q), v_p / v_q
+    ordinary = (r > 2.0**-1000) & (r < 2.0**1000)
+    near = r * entropy_gap((v_q - v_p) / v_p)
+    far = (v_p - v_q) / v_q - (log(v_p) - log(v_q))
+    return 0.5 * (where(ordinary, near, far) + z * z)
+
+
+def standard_normal_kl(m, log_v):
+    """½ (m² + v - 1 - log v), the divergence from a Gaussian of mean 0 and variance 1."""
+    root = exp(0.5 * log_v)  # no larger than it is: the exponential of numbers is cut off
+    gap = where(abs(log_v) < 600.0, exp_gap(-log_v), root * root - 1.0 - log_v)
+    return 0.5 * (m * m + where(abs(log_v) < inf, gap, abs(log_v)))
 
 
 # --- roads over all pairs ------------------------------------------------------------------------

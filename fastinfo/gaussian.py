@@ -5,15 +5,15 @@ Called as ``fastinfo.gaussian.entropy(...)``. Arguments broadcast, and are compu
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fastinfo import checks
+from fastinfo import checks, formulas
 from fastinfo.arrays import Source, as_result, give, promote, read, same_device
+from fastinfo.cpu import elements
 
 __all__ = [
     "cross_entropy",
@@ -25,7 +25,6 @@ __all__ = [
     "multivariate_kl_divergence",
 ]
 
-LOG_2PI = math.log(2.0 * math.pi)
 # How far apart the two halves of a covariance may be, as a share of the standard deviations: the
 # root of the rounding of its dtype.
 ASYMMETRY = {"float64": 2.0**-26, "float32": 2.0**-12, "float16": 2.0**-5, "bfloat16": 2.0**-4}
@@ -69,8 +68,7 @@ def entropy(variance: Any) -> Any:
     """
     given = Given.read(variance=variance)
     given.positive("variance")
-    (v,) = given.values()
-    return given.give(0.5 * (1.0 + LOG_2PI + np.log(v)))
+    return given.give(given.each(formulas.gaussian_entropy))
 
 
 def cross_entropy(mean_p: Any, variance_p: Any, mean_q: Any, variance_q: Any) -> Any:
@@ -112,9 +110,7 @@ def cross_entropy(mean_p: Any, variance_p: Any, mean_q: Any, variance_q: Any) ->
     """
     given = Given.two(mean_p, variance_p, mean_q, variance_q)
     given.positive("variance_p", "variance_q")
-    mp, vp, mq, vq = given.values()
-    with np.errstate(all="ignore"):
-        return given.give(0.5 * (LOG_2PI + np.log(vq) + vp / vq + _squared_distance(mp, mq, vq)))
+    return given.give(given.each(formulas.gaussian_cross_entropy))
 
 
 def kl_divergence(mean_p: Any, variance_p: Any, mean_q: Any, variance_q: Any) -> Any:
@@ -154,11 +150,7 @@ def kl_divergence(mean_p: Any, variance_p: Any, mean_q: Any, variance_q: Any) ->
     """
     given = Given.two(mean_p, variance_p, mean_q, variance_q)
     given.positive("variance_p", "variance_q")
-    mp, vp, mq, vq = given.values()
-    with np.errstate(all="ignore"):
-        u = (vp - vq) / vq
-        gap = _log_gap(u, _log_quotient(vp, vq))
-        return given.give(0.5 * (gap + _squared_distance(mp, mq, vq)))
+    return given.give(given.each(formulas.gaussian_kl))
 
 
 def kl_to_standard_normal(mean: Any, log_variance: Any) -> Any:
@@ -198,53 +190,10 @@ def kl_to_standard_normal(mean: Any, log_variance: Any) -> Any:
     0.5
     """
     given = Given.read(mean=mean, log_variance=log_variance)
-    m, v = given.values()
-    checks.axis_of(-1, m.ndim, "mean and log_variance")
-    checks.some("mean and log_variance", m.shape, m.ndim - 1, "variable")
-    with np.errstate(all="ignore"):
-        return given.give(0.5 * (m * m + _exponential_gap(v)).sum(-1))
-
-
-@np.errstate(all="ignore")
-def _log_gap(u: np.ndarray, log_of_sum: np.ndarray) -> np.ndarray:
-    """u - log(1 + u); the logarithm is taken as given unless |u| is small.
-
-    With s = u / (2 + u), log(1 + u) = 2 atanh(s) and this is s (u - s² (2/3 + 2 s²/5 + ...)), of
-    which the first is s u: no difference of like numbers.
-    """
-    near = abs(u) < 0.25
-    v = np.where(near, u, 0.0)
-    s = v / (2.0 + v)
-    z = s * s
-    tail = np.zeros_like(z)
-    for k in range(10, 0, -1):  # |s| < 1/7: what is left out is 2e-18
-        tail = tail * z + 1.0 / (2 * k + 1)
-    return np.where(near, s * (v - 2.0 * z * tail), u - log_of_sum)
-
-
-@np.errstate(all="ignore")
-def _exponential_gap(v: np.ndarray) -> np.ndarray:
-    """exp(v) - 1 - v, by its series where that is v²/2 nearly."""
-    near = abs(v) < 0.5
-    w = np.where(near, v, 0.0)
-    series = np.zeros_like(w)
-    for k in range(15, 1, -1):  # what is left out is 4e-18
-        series = series * w + 1.0 / math.factorial(k)
-    far = np.where(np.isinf(v), np.inf, np.expm1(v) - v)
-    return np.where(near, w * w * series, far)
-
-
-def _log_quotient(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """log(a / b), also where the quotient is beyond the numbers."""
-    quotient = a / b
-    within = (quotient > 2.0**-1000) & (quotient < 2.0**1000)
-    return np.where(within, np.log(quotient), np.log(a) - np.log(b))
-
-
-def _squared_distance(mp: np.ndarray, mq: np.ndarray, vq: np.ndarray) -> np.ndarray:
-    """(mp - mq)² / vq, without overflow of the square."""
-    z = (mp - mq) / np.sqrt(vq)
-    return z * z
+    shape = given.shape()
+    checks.axis_of(-1, len(shape), "mean and log_variance")
+    checks.some("mean and log_variance", shape, len(shape) - 1, "variable")
+    return given.give(given.each(formulas.standard_normal_kl).sum(-1))
 
 
 # --- several variables ---------------------------------------------------------------------------
@@ -288,7 +237,7 @@ def multivariate_entropy(covariance: Any) -> Any:
     given = Given.read(covariance=covariance)
     root = Root.of(given.sources[0])
     size = root.lower.shape[-1]
-    return given.give(root.marked(0.5 * (size * (1.0 + LOG_2PI) + root.log_determinant())))
+    return given.give(root.marked(0.5 * (size * (1.0 + formulas.LOG_2PI) + root.log_determinant())))
 
 
 def multivariate_cross_entropy(
@@ -336,7 +285,7 @@ def multivariate_cross_entropy(
     size = delta.shape[-1]
     with np.errstate(over="ignore", invalid="ignore"):
         spread = (_solved(q.lower, p.lower) ** 2).sum((-2, -1))
-        value = size * LOG_2PI + q.log_determinant() + spread + q.squared_length(delta)
+        value = size * formulas.LOG_2PI + q.log_determinant() + spread + q.squared_length(delta)
     return given.give(q.marked(p.marked(0.5 * value)))
 
 
@@ -393,9 +342,9 @@ def _determinant_gap(p: Root, q: Root) -> np.ndarray:
     finite = np.isfinite(m).all((-2, -1))
     u = np.linalg.eigvalsh(np.where(finite[..., None, None], m, 0.0))
     near = finite & (u.min(-1) > -0.5)  # below, 1 + u has lost digits
-    logs = 2.0 * _log_quotient(p.diagonal(), q.diagonal())
+    logs = 2.0 * (np.log(p.diagonal()) - np.log(q.diagonal()))
     far = np.trace(m, axis1=-2, axis2=-1) - logs.sum(-1)
-    return np.where(near, _log_gap(u, np.log1p(u)).sum(-1), far)
+    return np.where(near, elements.values(formulas.log_gap, u).sum(-1), far)
 
 
 def _pair(
@@ -563,12 +512,17 @@ class Given:
         """Return the shapes of the arguments."""
         return "shapes " + ", ".join(str(s.shape) for s in self.sources)
 
-    def values(self) -> list[np.ndarray]:
-        """Return the values in float64, broadcast."""
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape that the arguments broadcast to."""
         try:
-            return list(np.broadcast_arrays(*map(_double, self.sources)))
+            return np.broadcast_shapes(*(source.shape for source in self.sources))
         except ValueError:
             raise ValueError(f"{self.names()} must broadcast, got {self.shapes()}") from None
+
+    def each(self, term: Callable[..., Any]) -> np.ndarray:
+        """Return a formula of the arguments, element by element, in float64."""
+        self.shape()
+        return elements.values(term, *(source.values() for source in self.sources))
 
     def give(self, values: np.ndarray) -> Any:
         """Return a result as the kind of array that was given."""

@@ -166,7 +166,7 @@ def knowledge(real):
 @kernel
 def refinements():
     """Kernel: KL of some rows near 0 from their sums, and how much more the log sums of q are."""
-    kl_of_sums = formula(formulas.kl_of_sums)
+    kl_of_sums = formula(formulas.kl_of_sums, vmath.double)
 
     def refine(sums, which, value, more):
         for n in range(which.size):

@@ -29,6 +29,7 @@ from fastinfo.cpu.simd import (
     product,
     single_of,
     times_power_of_two,
+    two_product,
     uint16,
     where,
     whole_power_of_two,
@@ -288,7 +289,7 @@ _B1, _B2, _B3, _B4, _B5, _B6 = (
     0.084115317002587607694,
 )
 _LN2 = np.log(2.0)
-_LOG2_E = 1.0 / _LN2
+_LOG2_E, _LOG2_E_LOW = 1.0 / _LN2, 2.0355273740931033e-17
 
 
 # (exp(-t) - 1 + t) / t**2 on [-1/2, 1/2], degree 10: 1.5e-16
@@ -391,6 +392,13 @@ def _split_above_one(u):
 
 
 @helper
+def _log_of_parts(n, s):
+    """N log 2 + 2 atanh(s)."""
+    tail = 2.0 * s * s * s * _atanh_tail(s * s)
+    return n * _LN2_HIGH + (2.0 * s + (tail + n * _LN2_LOW))
+
+
+@helper
 def _entropy_gap_double(u):
     """(1 + u) log(1 + u) - u, with full relative accuracy near 0, for u >= -1."""
     t = u + 1.0
@@ -400,6 +408,16 @@ def _entropy_gap_double(u):
     p = ((((_B6 * z + _B5) * z + _B4) * z + _B3) * z + _B2) * z + _B1
     far = t * (_as_double(k) * _LN2 + (s + s) * (z * p + 1.0)) - u
     return where(near, (t + 1.0) * z * (1.0 + s * (1.0 + s) * p), far)
+
+
+@helper
+def _entropy_gap_exact(u):
+    """The same to 1e-15, where the other is off by up to 2e-14."""
+    t = u + 1.0
+    k, r, near = _split_above_one(u)
+    s = r / (r + 2.0)
+    close = (t + 1.0) * s * s * (1.0 + s * (1.0 + s) * _atanh_tail(s * s))
+    return where(near, close, t * _log_of_parts(_as_double(k), s) - u)
 
 
 # ((1 + u) log(1 + u) + (1 - u) log(1 - u)) / (2 u**2) for u**2 on [0, 1/4], degree 12: 6.2e-18
@@ -426,13 +444,6 @@ def _mean_gap_near_double(u):
     z = u * u
     p = (((((_D13 * z + _D12) * z + _D11) * z + _D10) * z + _D9) * z + _D8) * z + _D7
     return z * ((((((p * z + _D6) * z + _D5) * z + _D4) * z + _D3) * z + _D2) * z + _D1)
-
-
-@helper
-def _log_of_parts(n, s):
-    """N log 2 + 2 atanh(s)."""
-    tail = 2.0 * s * s * s * _atanh_tail(s * s)
-    return n * _LN2_HIGH + (2.0 * s + (tail + n * _LN2_LOW))
 
 
 @helper
@@ -605,9 +616,10 @@ def with_lanes(arithmetic, lanes):
 
 @helper
 def _exp_double(x):
-    """exp(x), with an error of 1e-16 times x; 2**1000 beyond that."""
-    t = x * _LOG2_E
-    return _exp2_double(where(t > 1000.0, 1000.0, t))
+    """exp(x); 2**1000 beyond that."""
+    t, lost = two_product(x, _LOG2_E)
+    e = _exp2_double(where(t > 1000.0, 1000.0, t))
+    return e + where(absolute(t) < 1000.0, e * ((lost + x * _LOG2_E_LOW) * _LN2), 0.0)
 
 
 @helper
@@ -619,7 +631,7 @@ def _exp_gap_double(t):
 # What formulas need that are compiled for vectors.
 lanewise = SimpleNamespace(
     where=where, sqrt=simd.root, log=_log_double, abs=simd.absolute, exp=_exp_double,
-    entropy_gap=_entropy_gap_double, exp_gap=_exp_gap_double, log1p=_log1p_of_sum_double,
+    entropy_gap=_entropy_gap_exact, exp_gap=_exp_gap_double, log1p=_log1p_of_sum_double,
 )  # fmt: skip
 
 

@@ -1,0 +1,59 @@
+"""A formula element by element of arrays that broadcast, whatever they hold and how they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastinfo.arrays import read_only
+from fastinfo.cpu import vmath
+from fastinfo.cpu.memory import loader, store
+from fastinfo.engine import formula, helper, kernel, run
+
+# Elements that NumPy converts at a time, and that a thread takes at a time.
+BLOCK, CHUNK = 1 << 13, 1 << 17
+
+
+def values(term: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
+    """Return term(*arrays) in float64; ValueError if the arrays do not broadcast."""
+    given: Any = [["readonly", "contig"]] * len(arrays) + [["writeonly", "allocate", "contig"]]
+    steps: Any = np.nditer(
+        [*arrays, None],
+        ["buffered", "external_loop", "ranged", "delay_bufalloc", "zerosize_ok"],
+        given,
+        [np.dtype(np.float64)] * len(given),
+        buffersize=BLOCK,
+    )
+    fill, result = fills(term, len(arrays)), steps.operands[-1]
+
+    def task(lo: int, hi: int) -> None:
+        with steps.copy() as own:
+            own.iterrange = lo, hi
+            own.reset()
+            for *given, out in own:
+                fill(tuple(map(read_only, given)), out)
+
+    run(task, steps.itersize, CHUNK)
+    return result
+
+
+@kernel
+def fills(term: Callable[..., Any], count: int) -> Any:
+    """Kernel: a formula of so many numbers, in vectors."""
+    value, load, lanes = formula(term, vmath.lanewise), loader(8), 8
+    read = helper(lambda x, k: load(x, k, 1.0))
+    value_at = helper(
+        {
+            1: lambda x, k: value(read(x[0], k)),
+            2: lambda x, k: value(read(x[0], k), read(x[1], k)),
+            4: lambda x, k: value(read(x[0], k), read(x[1], k), read(x[2], k), read(x[3], k)),
+        }[count]
+    )
+
+    def fill(given, out):  # type: ignore[no-untyped-def]
+        for k in range(0, out.size, lanes):
+            store(out, k, value_at(given, k))
+
+    return fill
