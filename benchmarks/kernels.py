@@ -290,7 +290,7 @@ def short_rows(plan: Plan, name: str) -> list[Case]:
 
 
 def pixels(plan: Plan) -> list[Case]:
-    """Losses of few classes along the first axis, beside the plain sum and the copy."""
+    """Losses and more of few classes along the first axis, beside the plain sum and the copy."""
     shape = plan.shapes.rows("pixels")
     n, size = reference.checked_rows(shape), shapes.n_bytes(shape, "float32")
 
@@ -305,6 +305,17 @@ def pixels(plan: Plan) -> list[Case]:
     def gradient_error(_: Any) -> float:
         _, grad = rows(reduction="sum", return_grad=True)
         return reference.gradient_error(grad.T, shape, "float32")
+
+    def divergence(**more: Any) -> Any:
+        p, q = shapes.planes(shape), shapes.planes(shape, of_student=True)
+        return fastinfo.softmax_kl_divergence(p, q, axis=0, **more)
+
+    def divergence_error(_: Any) -> float:
+        p, q = (shapes.planes(shape, of_student=given)[:, :n] for given in (False, True))
+        values, grad = fastinfo.softmax_kl_divergence(
+            p, q, axis=0, reduction="none", return_grad=True
+        )
+        return reference.divergence_error(values, grad.T, shape)
 
     return [
         *_read(shape, "float32", plan),
@@ -322,6 +333,27 @@ def pixels(plan: Plan) -> list[Case]:
             work=2 * size,
             ceiling="copy float32",
             error=gradient_error,
+        ),
+        Case(
+            "softmax_statistics with targets, float32",
+            lambda: fastinfo.softmax_statistics(
+                shapes.planes(shape), shapes.targets(shape), axis=0
+            ),
+            work=size,
+            ceiling="read float32",
+        ),
+        Case(
+            "softmax_kl_divergence, float32",
+            divergence,
+            work=2 * size,
+            ceiling="read float32",
+        ),
+        Case(
+            "softmax_kl_divergence + gradient, float32, buffer",
+            lambda: divergence(return_grad=True, out=shapes.buffer(shape[::-1], "float32")),
+            work=3 * size,
+            ceiling="copy float32",
+            error=divergence_error,
         ),
     ]
 

@@ -217,6 +217,23 @@ def pixels(plan: Plan) -> Iterator[Case]:
         peer=True,
     )
     yield Case(f"{label} + gradient, float32", gradient, work=2 * size, peer=True)
+    yield Case(
+        "torch eager kl_div + gradient, float32",
+        lambda: _torch_kl(shapes.planes(shape), shapes.planes(shape, of_student=True), 0),
+        work=3 * size,
+        peer=True,
+    )
+
+
+def _torch_kl(p: np.ndarray, q: np.ndarray, axis: int) -> Any:
+    """KL of two softmaxes as PyTorch has it, and its gradient."""
+    import torch
+
+    teacher, student = torch.from_numpy(p), torch.from_numpy(q).detach().requires_grad_()
+    log_p, log_q = (torch.log_softmax(x, axis) for x in (teacher, student))
+    loss = torch.nn.functional.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+    loss.backward()
+    return student.grad
 
 
 def short_rows(plan: Plan, name: str) -> Iterator[Case]:
@@ -373,18 +390,9 @@ def softmaxes(plan: Plan) -> Iterator[Case]:
 
     torch.set_num_threads(plan.workers.threads)
     shape = plan.shapes.rows("power of two")
-    functional = torch.nn.functional
-
-    def gradient() -> Any:
-        p = torch.from_numpy(shapes.logits(shape))
-        q = torch.from_numpy(shapes.student(shape)).detach().requires_grad_()
-        log_p, log_q = functional.log_softmax(p, -1), functional.log_softmax(q, -1)
-        functional.kl_div(log_q, log_p, log_target=True, reduction="batchmean").backward()
-        return q.grad
-
     yield Case(
         "torch eager kl_div + gradient, float32",
-        gradient,
+        lambda: _torch_kl(shapes.logits(shape), shapes.student(shape), -1),
         work=3 * shapes.n_bytes(shape, "float32"),
         peer=True,
     )

@@ -118,9 +118,9 @@ def logits(shape: tuple[int, int], dtype: str = "float32") -> np.ndarray:
 
 
 @functools.cache
-def planes(shape: tuple[int, int]) -> np.ndarray:
-    """Return the logits with their classes along the first axis, as those of pixels lie."""
-    return np.ascontiguousarray(logits(shape).T)
+def planes(shape: tuple[int, int], of_student: bool = False) -> np.ndarray:
+    """Return logits with their classes along the first axis, as those of pixels lie."""
+    return np.ascontiguousarray((student if of_student else logits)(shape).T)
 
 
 @functools.cache
