@@ -202,17 +202,19 @@ def kl_slope(p, q, d, e, weight, of_q):
 
 def js_of_logits(p, q, d, e, weight):
     """p log(p / m) - p + m and q log(q / m) - q + m, m = weight p + (1 - weight) q."""
-    m = q + weight * d
+    own, other = shares(weight)
+    m = (p if weight < 0.0 else q) + weight * d
     empty = m == 0.0
     u = d / m
-    of_p = m * entropy_gap((1.0 - weight) * u)
-    of_q = m * entropy_gap(above(-weight * u))
+    of_p = m * entropy_gap(above(other * u))
+    of_q = m * entropy_gap(above(-own * u))
     return where(empty, 0.0, of_p), where(empty, 0.0, of_q)
 
 
 def js_of_far_logits(p, q, d, e, weight):
     """p log(p / m) and q log(q / m)."""
-    m = weight * p + (1.0 - weight) * q
+    own, other = shares(weight)
+    m = own * p + other * q
     of_p = p * (log_in_units(p / m) * log_unit)
     of_q = q * (log_in_units(q / m) * log_unit)
     return where(p == 0.0, 0.0, of_p), where(q == 0.0, 0.0, of_q)
@@ -220,10 +222,11 @@ def js_of_far_logits(p, q, d, e, weight):
 
 def js_slope(p, q, d, e, weight, of_q):
     """(1 - weight) q (log(q / m) - KL(Q | M))."""
-    m = q + weight * d
-    u = above(-weight * d / m)
+    own, other = shares(weight)
+    m = (p if weight < 0.0 else q) + weight * d
+    u = above(-own * d / m)
     near, far = m * (entropy_gap(u) + u), q * (log_in_units(q / m) * log_unit)
-    return where(q == 0.0, 0.0, (1.0 - weight) * (where(abs(u) < 0.5, near, far) - q * of_q))
+    return where(q == 0.0, 0.0, other * (where(abs(u) < 0.5, near, far) - q * of_q))
 
 
 def above(u):

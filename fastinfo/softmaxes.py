@@ -218,7 +218,7 @@ def softmax_js_divergence(
             f"beta or 1 - beta, are softmax_kl_divergence"
         )
     return _divergence(
-        "js", p_logits, q_logits, axis, temperature, share, reduction, sample_weight, return_grad,
+        "js", p_logits, q_logits, axis, temperature, share if share <= 0.5 else share - 1.0, reduction, sample_weight, return_grad,
         out,
     )  # fmt: skip
 

@@ -44,6 +44,7 @@ _softmax_entropy, _kl_of_sums = (
     formula(function, vmath.lanewise)
     for function in (formulas.softmax_entropy, formulas.kl_of_sums)
 )
+_shares = formula(formulas.shares)
 _log1p = vmath.lanewise.log1p
 
 
@@ -222,11 +223,12 @@ def pair_reader(terms, arithmetic):
         m, log_sum, n, other_log_sum, value, _ = figures_of(x, y, width, option)
         figures, weight = (m, log_sum, n, other_log_sum), option[WEIGHT]
         # of nearly equal rows it is β (1 - β) KL
-        near = (weights != 0.0) & (value * (weight * (1.0 - weight)) < option[NEAR])
+        own, other = _shares(weight)
+        near = (weights != 0.0) & (value * (own * other) < option[NEAR])
         _, more = refined(x, y, width, figures, near, option)
         known = known_of(*figures, more, option)
         of_p, of_q = sums(x, y, width, known, option)
-        value = weight * of_p + (1.0 - weight) * of_q
+        value = own * of_p + other * of_q
         return value, known, of_q, factor_of(figures, weights, option)
 
     return once if terms is formulas.kl_of_logits else twice

@@ -95,7 +95,8 @@ def _finish(pair: Pair, state: np.ndarray, lo: int, hi: int, target: Rows | None
         tile.recentre(np.flatnonzero((active != 0.0) & (value < near)), value)
     else:
         # of nearly equal rows it is β (1 - β) KL, which is enough to choose the terms by
-        value *= pair.weight * (1.0 - pair.weight)
+        own, other = formulas.shares(pair.weight)
+        value *= own * other
         tile.add(far, np.flatnonzero((active != 0.0) & ~(value < near)), value)
         rows = np.flatnonzero((active != 0.0) & (value < near))
         tile.recentre(rows, np.empty(hi - lo))
@@ -151,7 +152,8 @@ class Tile:
         """Make the value of some rows the sum of two terms."""
         if rows.size:
             first, second = _sums(self, terms, rows).T
-            value[rows] = self.pair.weight * first + (1.0 - self.pair.weight) * second
+            own, other = formulas.shares(self.pair.weight)
+            value[rows] = own * first + other * second
             self.constants[rows, kernels.OF_Q] = second
 
     def recentre(self, rows: np.ndarray, value: np.ndarray) -> None:
