@@ -103,7 +103,7 @@ class StreamingCrossEntropy:
         self._like = replace(y, data=np.empty(0), native=None)
         self._shape = y.shape
         self._ignore_index = checks.integer("ignore_index", ignore_index)
-        self._targets = targets_of(y, MOST_CLASSES, self._ignore_index)
+        self._targets = targets_of(y, MOST_CLASSES, self._ignore_index).copy()
         state, ranked = self._module.no_states(self._targets.size), target_logits is not None
         if ranked:
             state[:, self._module.TARGET_LOGIT] = self._given_logits(target_logits)

@@ -328,3 +328,24 @@ def test_perplexity_of_uniform_rows_is_the_number_of_classes():
         perplexity = fastinfo.perplexity(np.zeros((3, v)), [0, 0, v - 1])
         assert perplexity == pytest.approx(v, rel=1e-12)
     assert fastinfo.perplexity(np.zeros((2, 4)), [0, 2], ignore_index=2) == pytest.approx(4)
+
+
+@pytest.mark.parametrize("v", [5, 1000])
+def test_targets_as_they_come(rng, v):
+    """Read where they lie, and never changed."""
+    x, y = cases.normal_logits(rng, (60, v), np.dtype(np.float32)), rng.integers(0, 5, 60)
+    expected = fastinfo.softmax_cross_entropy(x, y, reduction="none", return_grad=True)
+    memory = np.zeros(60 * 8 + 1, np.int8)
+    unaligned = memory[1:].view(np.int64)
+    unaligned[:] = y
+    frozen = y.copy()
+    frozen.flags.writeable = False
+    for given in (frozen, unaligned, y.astype(">u8"), list(y)):
+        before = np.array(given)
+        found = fastinfo.softmax_cross_entropy(x, given, reduction="none", return_grad=True)
+        assert_same_bits(found, expected)
+        assert_same_bits(np.array(given), before)
+    for wrong in (-1, 5 + v, -(2**62)):
+        y[7] = wrong
+        with pytest.raises(IndexError, match=f"got {wrong} at row 7"):
+            fastinfo.softmax_cross_entropy(x, y)

@@ -723,3 +723,13 @@ def test_merging_leaves_the_other_stream_as_it_is(rng):
     first.merge(second).update(rng.standard_normal((3, 4)), 8)
     first.loss()
     np.testing.assert_array_equal(second.state(), before)
+
+
+def test_targets_that_change_afterwards(rng):
+    """A stream keeps its own."""
+    x, y = rng.standard_normal((20, 8)), rng.integers(0, 8, 20)
+    expected = fastinfo.softmax_cross_entropy(x, y, reduction="none")
+    stream = fastinfo.StreamingCrossEntropy(y)
+    y[:] = 0
+    stream.update(x, 0)
+    np.testing.assert_allclose(stream.loss("none"), expected, 1e-14)

@@ -19,7 +19,7 @@ from fastinfo.arrays import Rows, lazy
 from fastinfo.catalogue import LOGIT_DIVERGENCES, LogitDivergence
 from fastinfo.cpu import lane_pair_kernels, lanes, row_kernels
 from fastinfo.cpu import logit_pair_kernels as kernels
-from fastinfo.cpu.rows import Options, Problem, states_of_rows, stretches
+from fastinfo.cpu.rows import Options, Problem, one_by_one, states_of_rows, stretches
 from fastinfo.cpu.tiles import put, stretch, writable
 from fastinfo.cpu.vmath import STORAGE
 from fastinfo.engine import run
@@ -87,7 +87,7 @@ def _finish(pair: Pair, state: np.ndarray, lo: int, hi: int, target: Rows | None
     """Values of the rows [lo, hi) from their states, and their gradients."""
     figures = np.empty((row_kernels.RELATIVE_FIGURES, hi - lo))
     row_kernels.relative_summaries()(state, 1.0 / pair.temperature, figures)
-    active, value = pair.active[lo:hi], figures[row_kernels.DIVERGENCE]
+    active, value = one_by_one(pair.active[lo:hi]), figures[row_kernels.DIVERGENCE]
     tile = Tile(pair, lo, active, figures, np.zeros(hi - lo))
     far, near = pair.divergence.far_terms, NEAR[pair.real]
     if far is None:
@@ -117,7 +117,7 @@ def _side_by_side(pair: Pair, target: Rows | None, values: np.ndarray) -> None:
     def read(lo: int, hi: int, *places: Any) -> None:
         read_pairs(
             *lanes.spread_out(pair.p, lo, hi), *lanes.spread_out(pair.q, lo, hi), width,
-            pair.active[lo:hi], pair.options, values[lo:hi],
+            one_by_one(pair.active[lo:hi]), pair.options, values[lo:hi],
             lane_pair_kernels.Room.of(arithmetic, width, into), *places,
         )  # fmt: skip
 

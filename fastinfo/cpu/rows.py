@@ -136,11 +136,11 @@ class Problem:
 
     def targets_of(self, lo: int, hi: int) -> np.ndarray:
         """Classes of the rows [lo, hi), -1 for none."""
-        return np.full(hi - lo, -1) if self.targets is None else self.targets[lo:hi]
+        return read_only(np.full(hi - lo, -1) if self.targets is None else self.targets[lo:hi])
 
     def weights_of(self, lo: int, hi: int) -> np.ndarray:
         """Weights of the rows [lo, hi); what rows of weight 0 hold does not matter."""
-        return np.ones(hi - lo) if self.active is None else self.active[lo:hi]
+        return np.ones(hi - lo) if self.active is None else one_by_one(self.active[lo:hi])
 
     @lazy
     def row_targets(self) -> np.ndarray:
@@ -214,6 +214,11 @@ class Problem:
         """Rows that stay in cache until they are read again; all, if they go by pieces."""
         count, width = self.logits.count, self.logits.width
         return max(1, TILE // 2 // width) if self.by_rows else max(1, count)
+
+
+def one_by_one(weights: np.ndarray) -> np.ndarray:
+    """Return weights in memory of their own if they are one number, repeated."""
+    return weights if weights.strides != (0,) else weights.copy()
 
 
 def _between_floats(x: np.ndarray, above: np.ndarray) -> np.ndarray:
@@ -357,7 +362,8 @@ def losses_of(
     """Return the weighted loss of each row from its state."""
     result, options = np.empty(len(state)), options or Options()
     w = read_only(NOWHERE) if class_weights is None else class_weights
-    kernels.finishes(options.capped, "")(state, targets, weights, w, options.array, result)
+    given = read_only(targets), one_by_one(weights), w, options.array
+    kernels.finishes(options.capped, "")(state, *given, result)
     return result
 
 
@@ -366,7 +372,7 @@ def figures_of(
 ) -> np.ndarray:
     """Return the figures of rows from their states, as `statistics` does."""
     figures, options = np.empty((kernels.FIGURES, len(state))), options or Options()
-    kernels.summaries(options.capped)(state, targets, options.array, figures)
+    kernels.summaries(options.capped)(state, read_only(targets), options.array, figures)
     return figures
 
 
