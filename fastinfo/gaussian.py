@@ -13,7 +13,7 @@ import numpy as np
 
 from fastinfo import checks, formulas
 from fastinfo.arrays import Source, as_result, give, promote, read, same_device
-from fastinfo.cpu import elements
+from fastinfo.dispatch import home
 
 __all__ = [
     "cross_entropy",
@@ -342,9 +342,9 @@ def _determinant_gap(p: Root, q: Root) -> np.ndarray:
     finite = np.isfinite(m).all((-2, -1))
     u = np.linalg.eigvalsh(np.where(finite[..., None, None], m, 0.0))
     near = finite & (u.min(-1) > -0.5)  # below, 1 + u has lost digits
-    logs = 2.0 * (np.log(p.diagonal()) - np.log(q.diagonal()))
+    logs = 2.0 * np.log(p.diagonal() / q.diagonal())  # of roots: normal numbers
     far = np.trace(m, axis1=-2, axis2=-1) - logs.sum(-1)
-    return np.where(near, elements.values(formulas.log_gap, u).sum(-1), far)
+    return np.where(near, home("elements", "cpu").values(formulas.log_gap, u).sum(-1), far)
 
 
 def _pair(
@@ -522,7 +522,7 @@ class Given:
     def each(self, term: Callable[..., Any]) -> np.ndarray:
         """Return a formula of the arguments, element by element, in float64."""
         self.shape()
-        return elements.values(term, *(source.values() for source in self.sources))
+        return home("elements", "cpu").values(term, *(source.values() for source in self.sources))
 
     def give(self, values: np.ndarray) -> Any:
         """Return a result as the kind of array that was given."""

@@ -144,7 +144,7 @@ def _coded(source: Source) -> Codes:
             return Codes(labels, values, low)
     try:
         labels, index = _sorted(values)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # ValueError: of objects that are arrays
         raise TypeError(f"{source.name} must hold labels that can be sorted: {error}") from None
     return Codes(labels, index.reshape(-1), 0)
 

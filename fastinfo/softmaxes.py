@@ -217,8 +217,9 @@ def softmax_js_divergence(
             f"beta must be in (0, 1), got {beta!r}: at its ends this is 0; its limits, divided by "
             f"beta or 1 - beta, are softmax_kl_divergence"
         )
+    weight = share if share <= 0.5 else share - 1.0  # as `formulas.shares` takes it
     return _divergence(
-        "js", p_logits, q_logits, axis, temperature, share if share <= 0.5 else share - 1.0, reduction, sample_weight, return_grad,
+        "js", p_logits, q_logits, axis, temperature, weight, reduction, sample_weight, return_grad,
         out,
     )  # fmt: skip
 

@@ -222,7 +222,8 @@ def softmax_divergence(
         np.where(middle == 0, 0, middle * bregman(s * d / middle)).sum(-1, keepdims=True)
         for s in (b, -a)
     )
-    own = np.where(q == 0, 0, -q * np.log1p(a * d / q))
+    ratio = a * d / q  # m / q - 1, which has lost digits where m is much less
+    own = np.where(q == 0, 0, -q * np.where(ratio < -0.5, np.log(middle / q), np.log1p(ratio)))
     # near P = Q, q log(q / m) is q - m: these are then the terms
     grad, size = b * (own - q * of_q) / t, b * (abs(own) + q * of_q + q + middle) / t
     return Rows((a * of_p + b * of_q)[..., 0], grad, size)

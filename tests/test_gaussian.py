@@ -193,6 +193,16 @@ def test_nearly_equal_vectors(rng, size, noise):
         assert (actual == 0) == (truth == 0)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-40, 1e40, 1e300])
+def test_vectors_of_any_scale(rng, scale):
+    p, q = rng.uniform(1, 3, (2, 3))
+    truth = sum(exact("kl_divergence", 0, a, 0, b) for a, b in zip(p, q, strict=True))
+    value = gaussian.multivariate_kl_divergence(
+        np.zeros(3), np.diag(scale * p), np.zeros(3), np.diag(scale * q)
+    )
+    assert value == pytest.approx(float(truth), rel=1e-14)
+
+
 def test_variables_of_very_different_scales(rng):
     """However the variables are scaled, none disturbs another."""
     scale = 10.0 ** rng.integers(-140, 140, 6)

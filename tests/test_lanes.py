@@ -384,6 +384,24 @@ def test_gradients_of_pairs_in_place_and_in_any_buffer(rng, v, divergence):
     assert_same_bits(own, grad)
 
 
+@pytest.mark.parametrize("v", [3, 20])
+def test_divergences_next_to_the_largest_number(v):
+    p, q = np.zeros((v, 17), np.float32), np.full((v, 17), -3e38, np.float32)
+    q[0] = 0
+    values = fastinfo.softmax_kl_divergence(p, q, axis=0, reduction="none")
+    np.testing.assert_allclose(values, 3e38 * (v - 1) / v, 2e-5)
+
+
+def test_pairs_of_next_to_no_weight():
+    p, q = np.array([[1e-30, 0]], np.float32), np.array([[0, 2e-30]], np.float32)
+    given = {"temperature": 2.0**-100, "reduction": "sum", "return_grad": True}
+    weights = [1e-50] * 2
+    _, grad = fastinfo.softmax_kl_divergence(p, q, sample_weight=weights[:1], **given)
+    assert (grad != 0).all()
+    _, whole = fastinfo.softmax_kl_divergence(p, q, **given)
+    np.testing.assert_allclose(grad, whole.astype(np.float64) * 1e-50, 1e-6)
+
+
 @pytest.mark.parametrize("divergence", DIVERGENCES, ids=lambda f: f.__name__)
 def test_pairs_of_types_that_are_converted(rng, divergence):
     p, q = rng.integers(-5, 5, (2, 4, 40))

@@ -18,12 +18,12 @@ BLOCK, CHUNK = 1 << 13, 1 << 17
 
 def values(term: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
     """Return term(*arrays) in float64; ValueError if the arrays do not broadcast."""
-    given: Any = [["readonly", "contig"]] * len(arrays) + [["writeonly", "allocate", "contig"]]
+    flags: Any = [["readonly", "contig"]] * len(arrays) + [["writeonly", "allocate", "contig"]]
     steps: Any = np.nditer(
         [*arrays, None],
         ["buffered", "external_loop", "ranged", "delay_bufalloc", "zerosize_ok"],
-        given,
-        [np.dtype(np.float64)] * len(given),
+        flags,
+        [np.dtype(np.float64)] * len(flags),
         buffersize=BLOCK,
     )
     fill, result = fills(term, len(arrays)), steps.operands[-1]
@@ -42,7 +42,8 @@ def values(term: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
 @kernel
 def fills(term: Callable[..., Any], count: int) -> Any:
     """Kernel: a formula of so many numbers, in vectors."""
-    value, load, lanes = formula(term, vmath.lanewise), loader(8), 8
+    value, lanes = formula(term, vmath.lanewise), vmath.double.lanes
+    load = loader(lanes)
     read = helper(lambda x, k: load(x, k, 1.0))
     value_at = helper(
         {

@@ -469,9 +469,9 @@ def losses(storage, softcap, weights, soft, into):
 
 @kernel
 def statistics(storage, softcap, ranks):
-    """Kernel: the figures of rows (see `row_kernels`), each for `figures.size / FIGURES` rows.
+    """Kernel: the figures of rows (see `row_kernels`).
 
-    The first of these rows is number `first` of those.
+    `figures` is flat, each figure of all rows after the other; these begin with row `first`.
     """
     weights = rows.ENTROPY_WAY
     arithmetic = rows.arithmetic_of(storage, softcap, weights, "float32")
@@ -481,9 +481,10 @@ def statistics(storage, softcap, ranks):
     terms, nan = _target_terms(softcap, lanes), np.nan
 
     @helper
-    def figures_of(x, y, w, targets, width, option):
+    def figures_of(x, unread, targets, width, option):
+        """`unread` are soft targets and weights of classes, which an entropy has none of."""
         target = classes(targets)
-        m, rest, e, _, _, target_logit = sums(x, y, w, target, width, option)
+        m, rest, e, _, _, target_logit = sums(x, unread, unread, target, width, option)
         position, has_nan, rank = positions(x, target, target_logit, width)
         m, known = double(where(has_nan, real(nan), m)), double(target) >= 0.0
         inverse_t = option[rows.INVERSE_TEMPERATURE]
@@ -503,9 +504,7 @@ def statistics(storage, softcap, ranks):
             n, beside = first_vector(part(starts, lo, count), lanes, least)
             hi = lo + n
             gather(x, part(starts, lo, hi), beside, step, width, room.x)
-            found = figures_of(
-                room.x, room.y, room.own_weights, part(targets, lo, hi), width, option
-            )
+            found = figures_of(room.x, room.own_weights, part(targets, lo, hi), width, option)
             for number in range(FIGURES):
                 at = number * apart + first
                 store(part(figures, at + lo, at + hi), 0, found[number])

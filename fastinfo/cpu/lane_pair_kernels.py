@@ -23,6 +23,7 @@ from fastinfo.cpu.logit_pair_kernels import (
     NEAR,
     WEIGHT,
     entries,
+    lifted,
 )
 from fastinfo.cpu.memory import fence, loader, part, store
 from fastinfo.cpu.simd import (
@@ -39,6 +40,8 @@ from fastinfo.engine import formula, helper, kernel
 # Classes whose sums are of the type of the logits: equal numbers are rounded alike, 16 of them to
 # 5e-7, which a KL of 0.02 has room for.
 STEPS = 16
+# Differences of logits that are no float32 themselves, and sums of 16, are so divided by this.
+FAR = 64.0
 
 _softmax_entropy, _kl_of_sums = (
     formula(function, vmath.lanewise)
@@ -73,6 +76,7 @@ def _sums(arithmetic):
     )  # fmt: skip
     read = loader(lanes)
     zero, one, lowest, infinity = real(0), real(1), real(-np.inf), real(np.inf)
+    lower = real(1.0 / FAR)
 
     @helper
     def add(x, y, lo, hi, m, n, scale):
@@ -87,7 +91,7 @@ def _sums(arithmetic):
             ties += where(v == m, one, zero)
             other_rest += where(u == n, zero, c)
             other_ties += where(u == n, one, zero)
-            e = where(w > zero, w * (d - f), zero)
+            e = where(w > zero, w * (d * lower - f * lower), zero)
             # a class that only q masks makes it inf, however small p
             e_sum += where((u == lowest) & (v > lowest), infinity, e)
         return rest, ties, other_rest, other_ties, e_sum
@@ -106,7 +110,7 @@ def _sums(arithmetic):
             r, t, other_r, other_t, e = add(x, y, lo, hi, m, n, scale)
             rest, ties = rest + double(r), ties + double(t)
             other_rest, other_ties = other_rest + double(other_r), other_ties + double(other_t)
-            e_sum += double(e)
+            e_sum += double(e) * FAR
         return double(m), rest + ties, double(n), other_rest + other_ties, e_sum
 
     return sums
@@ -114,7 +118,7 @@ def _sums(arithmetic):
 
 @cache
 def _figures(arithmetic):
-    """Maxima and logarithms of the sums of both rows, KL(P | Q), Σ p (z_p - z_q) less the maxima's.
+    """Maximum and logarithm of the sum of p, of q, KL(P | Q), |Σ p ((z - m) - (y - n))| / T.
 
     NaN where a row is no distribution.
     """
@@ -136,6 +140,7 @@ def _figures(arithmetic):
 def _known(arithmetic):
     """What is known of pairs, as vectors of an arithmetic."""
     unit, convert = float(np.finfo(arithmetic.real).eps), arithmetic.convert
+    known_as = lifted(convert)
     rounded = helper(lambda x: double(convert(x)))
     known_of_logits = formula(
         formulas.known_of_logits, SimpleNamespace(**vars(vmath.lanewise) | {"rounded": rounded})
@@ -146,10 +151,7 @@ def _known(arithmetic):
         p_share, q_share, distance, remainder, shift = known_of_logits(
             m, log_sum, n, other_log_sum, more, option[INVERSE_TEMPERATURE], unit
         )
-        return (
-            convert(m), convert(n), convert(p_share * LIFT), convert(q_share * LIFT),
-            convert(distance), convert(remainder), convert(shift),
-        )  # fmt: skip
+        return known_as(m, n, p_share, q_share, distance, remainder, shift)
 
     return known
 
@@ -243,20 +245,20 @@ def slope_writer(slope, arithmetic, into):
     zero, lower = real(0), real(1.0 / LIFT)
 
     @helper(inline=False)
-    def emit(width, known, of_q, factor, counts, option, out, at, n, step, streamed, room):
+    def emit(width, known, of_q, factor, weights, option, out, at, n, step, streamed, room):
         weight = real(option[WEIGHT])
         for k in range(width):
             v, u = read(room.x, k * lanes, 0.0), read(room.y, k * lanes, 0.0)
             p, q, d, e = entries_of(v, u, known, option)
             g = slope_of(p, q, d, e, weight, of_q) * lower
-            place(out, at, n, where(counts, g * factor, zero), streamed)
+            place(out, at, n, where(weights != 0.0, g * factor, zero), streamed)
             at += step
 
     @helper
     def write_slopes(
         width, known, of_q, factor, weights, option, out, starts, step, streamed, room
     ):
-        given = width, known, convert(of_q), convert(factor), convert(weights) != zero, option
+        given = width, known, convert(of_q), convert(factor), weights, option
         if are_beside(starts):
             emit(*given, out, starts[0], starts.size, step, streamed, room)
             return

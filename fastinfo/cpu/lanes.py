@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from fastinfo.arrays import Rows, read_only, words
 from fastinfo.cpu.tiles import STREAM_BYTES, put
-from fastinfo.engine import run as run_tasks
+from fastinfo.engine import run
 
 # Classes of rows that are read side by side at most: of any rows (4 classes in 0.4 of the time, 24
 # in 0.7), and of those that lie beside at least so many others, that are not turned around then
@@ -52,24 +52,22 @@ def room_for(
     return tile.ravel(), np.arange(hi - lo) * rows.width, 1, tile
 
 
-def run(
-    read: Callable[..., None], rows: Sequence[Rows | None], target: Rows | None, cost: int
+def over_rows(
+    work: Callable[..., None], rows: Rows, other: Rows | None, target: Rows | None, cost: int
 ) -> None:
-    """Call read(lo, hi, least, out, out_starts, out_step, streamed) for some rows at a time.
+    """Call work(lo, hi, least, out, out_starts, out_step, streamed) for some rows at a time.
 
     Rows are a vector if at least `least` lie beside each other; the others are where to write.
     `cost` is what a row costs beyond its classes, as `LEAST` counts it.
     """
-    first = rows[0]
-    assert first is not None
-    converted = any(x is not None and x.converted for x in (*rows, target))
-    least = LEAST_VECTOR if first.width <= NARROW else 1
+    converted = any(x is not None and x.converted for x in (rows, other, target))
+    least = LEAST_VECTOR if rows.width <= NARROW else 1
     streamed = target is not None and target.data.nbytes >= STREAM_BYTES  # in place as fast
 
     def task(lo: int, hi: int) -> None:
         out, starts, step, tile = room_for(target, lo, hi)
-        read(lo, hi, least, out, starts, step, streamed and tile is None)
+        work(lo, hi, least, out, starts, step, streamed and tile is None)
         put(target, tile, lo, hi, 0)
 
-    most = min(MOST_ROWS, (MOST_CONVERTED if converted else MOST) // first.width)
-    run_tasks(task, first.count, max(1, LEAST // (cost + CLASS_COST * first.width)), most)
+    most = min(MOST_ROWS, (MOST_CONVERTED if converted else MOST) // rows.width)
+    run(task, rows.count, max(1, LEAST // (cost + CLASS_COST * rows.width)), most)

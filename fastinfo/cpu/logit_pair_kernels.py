@@ -44,7 +44,7 @@ FIRST, SECOND, SUMS = range(3)
 def entries(arithmetic, near):
     """p, q, d = p - q and e = p log(p / q) - d of vectors of logits, each with its own digits.
 
-    All times `LIFT`; what is `known` are the constants up to `SHIFT`. In vectors of p `near` q one
+    All times `LIFT`; what is `known` comes from `lifted`. In vectors of p `near` q one
     exponential is enough, a third of the work.
     """
     real, exp2, exp2_and_below = arithmetic.real, arithmetic.exp2, arithmetic.exp2_and_below
@@ -77,14 +77,29 @@ def entries(arithmetic, near):
 
 
 @cache
+def lifted(convert):
+    """What is known of two rows, as `entries` takes it: converted, and p and q times `LIFT`."""
+
+    @helper
+    def known(p_max, q_max, p_share, q_share, distance, remainder, shift):
+        return (
+            convert(p_max), convert(q_max), convert(p_share * LIFT), convert(q_share * LIFT),
+            convert(distance), convert(remainder), convert(shift),
+        )  # fmt: skip
+
+    return known
+
+
+@cache
 def _known(real):
-    """What is known of a row, as numbers of an arithmetic."""
+    """The same from the constants of a row."""
+    known_of = lifted(real)
 
     @helper
     def known(row):
-        return (
-            real(row[P_MAX]), real(row[Q_MAX]), real(row[P_SHARE] * LIFT),
-            real(row[Q_SHARE] * LIFT), real(row[DISTANCE]), real(row[REMAINDER]), real(row[SHIFT]),
+        return known_of(
+            row[P_MAX], row[Q_MAX], row[P_SHARE], row[Q_SHARE], row[DISTANCE], row[REMAINDER],
+            row[SHIFT],
         )  # fmt: skip
 
     return known

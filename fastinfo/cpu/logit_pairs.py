@@ -1,9 +1,10 @@
-"""Divergences between distributions given by logits, row by row, on the processor.
+"""Divergences between distributions given by logits, on the processor.
 
 The first reading gives both normalisers and KL. What it cannot give is summed in a second, with
 known normalisers: JS, and whatever is too near 0 for the digits of the first; gradients take one
 more. Rows are taken a tile at a time, so that later readings find it in cache; rows longer than a
-piece go piece by piece.
+piece go piece by piece. Pairs of few classes, and pairs that lie beside each other, are read side
+by side instead, a lane of a vector a pair.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def _finish(pair: Pair, state: np.ndarray, lo: int, hi: int, target: Rows | None
 
 
 def _side_by_side(pair: Pair, target: Rows | None, values: np.ndarray) -> None:
-    """The same for pairs side by side, a lane of a vector a pair."""
+    """Write the values of pairs side by side, and their gradients."""
     width, (arithmetic, _, _), form = pair.q.width, STORAGE[pair.real], pair.divergence
     into = "" if target is None else target.storage
     read_pairs = lane_pair_kernels.divergences(
@@ -121,7 +122,7 @@ def _side_by_side(pair: Pair, target: Rows | None, values: np.ndarray) -> None:
             lane_pair_kernels.Room.of(arithmetic, width, into), *places,
         )  # fmt: skip
 
-    lanes.run(read, (pair.q, pair.p), target, LANE_COST)
+    lanes.over_rows(read, pair.q, pair.p, target, LANE_COST)
 
 
 @dataclass(frozen=True)

