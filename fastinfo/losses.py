@@ -307,13 +307,15 @@ def softmax_statistics(
 
 
 def statistics_from(
-    figures: np.ndarray, shape: tuple[int, ...], real: str, like: Source, known: bool, ranked: bool
+    figures: Any, shape: tuple[int, ...], real: str, like: Source, known: bool, ranked: bool
 ) -> SoftmaxStatistics:
     """Figures of rows as arrays in their shape; the last two only if they are known."""
     module = home("rows", like.device)
 
     def field(number: int, dtype: str) -> Any:
-        return give(as_result(figures[number].reshape(shape), dtype), like)
+        values = figures[number].reshape(shape)
+        made = isinstance(values, np.ndarray) and values.dtype == dtype
+        return give(values if made else as_result(values, dtype), like)
 
     largest, log_sum, lse, entropy = (field(number, real) for number in module.REAL_FIGURES)
     return SoftmaxStatistics(

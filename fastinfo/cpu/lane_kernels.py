@@ -16,7 +16,7 @@ from fastinfo.arrays import words
 from fastinfo.cpu import row_state_kernels as rows
 from fastinfo.cpu import vmath
 from fastinfo.cpu.gradient_kernels import COEFFICIENTS, REFERENCE, SCALE, SHARE, TARGET, entries
-from fastinfo.cpu.memory import LINE, fence, loader, part, store, stream
+from fastinfo.cpu.memory import LINE, fence, loader, part, row_of, store, stream
 from fastinfo.cpu.row_kernels import FIGURES
 from fastinfo.cpu.simd import absolute, double, flush_subnormals, maximum, restore, where
 from fastinfo.engine import formula, helper, kernel
@@ -469,10 +469,7 @@ def losses(storage, softcap, weights, soft, into):
 
 @kernel
 def statistics(storage, softcap, ranks):
-    """Kernel: the figures of rows (see `row_kernels`).
-
-    `figures` is flat, each figure of all rows after the other; these begin with row `first`.
-    """
+    """Kernel: the figures of rows (see `row_kernels`), one row of `figures` a figure."""
     weights = rows.ENTROPY_WAY
     arithmetic = rows.arithmetic_of(storage, softcap, weights, "float32")
     lanes, real = arithmetic.lanes, arithmetic.real
@@ -497,17 +494,16 @@ def statistics(storage, softcap, ranks):
             where(known, -(log_sum + gap), nan), where(known, double(rank), -1.0), m,
         )  # fmt: skip
 
-    def read_statistics(x, starts, step, width, targets, option, room, least, first, figures):
+    def read_statistics(x, starts, step, width, targets, option, room, least, figures):
         floats = flush_subnormals()
-        lo, count, apart = 0, starts.size, figures.size // FIGURES
+        lo, count = 0, starts.size
         while lo < count:
             n, beside = first_vector(part(starts, lo, count), lanes, least)
             hi = lo + n
             gather(x, part(starts, lo, hi), beside, step, width, room.x)
             found = figures_of(room.x, room.own_weights, part(targets, lo, hi), width, option)
             for number in range(FIGURES):
-                at = number * apart + first
-                store(part(figures, at + lo, at + hi), 0, found[number])
+                store(part(row_of(figures, number), lo, hi), 0, found[number])
             lo = hi
         restore(floats)
 

@@ -256,20 +256,54 @@ def _read_and_write(problem: Problem, target: Rows | None) -> np.ndarray:
     return result
 
 
-def statistics(problem: Problem) -> np.ndarray:
-    """Return the figures of each row, one row of the result a figure (see `row_kernels`)."""
-    figures = np.empty((kernels.FIGURES, problem.logits.count))
-    if lanes.side_by_side(problem.logits):
-        _statistics_side_by_side(problem, figures.reshape(-1))
-        return figures
+def statistics(problem: Problem) -> dict[int, np.ndarray]:
+    """Return the figures of each row (see `row_kernels`), each in the type that it is given in."""
+    count, real = problem.logits.count, problem.logits.arithmetic
+    of_targets = {} if problem.targets is None else {LOG_PROB: real, RANK: "int64"}
+    types = {**dict.fromkeys(REAL_FIGURES, real), ARGMAX: "int64", **of_targets}
+    result = {number: np.empty(count, dtype) for number, dtype in types.items()}
+    beside = lanes.side_by_side(problem.logits)
+    read = _statistics_side_by_side(problem) if beside else _statistics_by_rows(problem)
+
+    def work(lo: int, hi: int, *places: Any) -> None:
+        figures = read(lo, hi, *places)
+        with np.errstate(all="ignore"):  # beyond the range of float32 is inf
+            for number, values in result.items():
+                values[lo:hi] = figures[number]
+
+    if beside:
+        lanes.over_rows(work, problem.logits, None, None, LANE_COST)
+    else:
+        run(work, count, *problem.steps())
+    return result
+
+
+def _statistics_by_rows(problem: Problem) -> Callable[..., np.ndarray]:
+    """Return read(lo, hi): the figures of some rows, one row of the result a figure."""
     summarise = kernels.summaries(problem.capped)
 
-    def task(lo: int, hi: int) -> None:
-        state, targets = states_of_rows(problem, lo, hi), problem.targets_of(lo, hi)
-        summarise(state, targets, problem.options.array, figures[:, lo:hi])
+    def read(lo: int, hi: int) -> np.ndarray:
+        state, figures = states_of_rows(problem, lo, hi), np.empty((kernels.FIGURES, hi - lo))
+        summarise(state, problem.targets_of(lo, hi), problem.options.array, figures)
+        return figures
 
-    run(task, problem.logits.count, *problem.steps())
-    return figures
+    return read
+
+
+def _statistics_side_by_side(problem: Problem) -> Callable[..., np.ndarray]:
+    """Return the same of rows side by side."""
+    width = problem.logits.width
+    summarise = lane_kernels.statistics(problem.logits.storage, problem.capped, problem.ranks)
+
+    def read(lo: int, hi: int, least: int, *nowhere: Any) -> np.ndarray:
+        figures = np.empty((kernels.FIGURES, hi - lo))
+        summarise(
+            *lanes.spread_out(problem.logits, lo, hi), width, problem.targets_of(lo, hi),
+            problem.options.array, lane_kernels.Room.of(problem.variant, width), least, figures,
+        )  # fmt: skip
+        return figures
+
+    return read
 
 
 def entropies(problem: Problem, out: np.ndarray | None = None) -> np.ndarray:
@@ -457,20 +491,6 @@ def _side_by_side(problem: Problem, target: Rows | None, result: np.ndarray) -> 
         )  # fmt: skip
 
     lanes.over_rows(read, problem.logits, problem.soft, target, LANE_COST)
-
-
-def _statistics_side_by_side(problem: Problem, figures: np.ndarray) -> None:
-    """Write the figures of rows side by side, one after the other for all rows."""
-    width, variant = problem.logits.width, (problem.logits.storage, problem.capped)
-    read_rows = lane_kernels.statistics(*variant, problem.ranks)
-
-    def read(lo: int, hi: int, least: int, *nowhere: Any) -> None:
-        read_rows(
-            *lanes.spread_out(problem.logits, lo, hi), width, problem.targets_of(lo, hi),
-            problem.options.array, lane_kernels.Room.of(problem.variant, width), least, lo, figures,
-        )  # fmt: skip
-
-    lanes.over_rows(read, problem.logits, None, None, LANE_COST)
 
 
 def states_of_rows(problem: Problem, lo: int, hi: int) -> np.ndarray:
