@@ -75,7 +75,7 @@ class Source:
     @property
     def result(self) -> str:
         """Type of results that come from it."""
-        return "float64" if self.storage == "float64" else "float32"
+        return computed_in(self.storage)
 
     def values(self) -> np.ndarray:
         """Return the values as an array NumPy can compute with."""
@@ -202,12 +202,15 @@ def same_device(*sources: Source | None) -> None:
         raise ValueError(f"all arrays must be on one device, got {places}")
 
 
+def computed_in(*storages: str) -> str:
+    """Type in which numbers of these storage types are computed with, and results are."""
+    return "float64" if "float64" in storages else "float32"
+
+
 def promote(*sources: Source) -> str:
     """Storage that holds the values of all: float64 if any is float64 or integer, else float32."""
     kinds = {s.storage for s in sources}
-    if len(kinds) == 1:
-        return kinds.pop()
-    return "float64" if "float64" in kinds else "float32"
+    return kinds.pop() if len(kinds) == 1 else computed_in(*kinds)
 
 
 # --- out -----------------------------------------------------------------------------------------
@@ -365,7 +368,7 @@ class Rows:
     @property
     def arithmetic(self) -> str:
         """Type in which kernels compute with it."""
-        return "float64" if self.storage == "float64" else "float32"
+        return computed_in(self.storage)
 
     @lazy
     def memory(self) -> np.ndarray:

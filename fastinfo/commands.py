@@ -184,7 +184,7 @@ def _shape(x: np.ndarray, y: np.ndarray | None) -> tuple[int, int]:
 def _result(x: np.ndarray, y: np.ndarray | None) -> str:
     """Return the dtype of the result."""
     results = [arrays.read(name, v).result for name, v in (("x", x), ("y", y)) if v is not None]
-    return "float64" if "float64" in results else "float32"
+    return arrays.computed_in(*results)
 
 
 def _must_fit(x: np.ndarray, y: np.ndarray | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastinfo import checks, formulas
-from fastinfo.arrays import Source, as_result, give, promote, read, same_device
+from fastinfo.arrays import Source, as_result, computed_in, give, promote, read, same_device
 from fastinfo.dispatch import home
 
 __all__ = [
@@ -486,7 +486,7 @@ class Given:
         checks.on_processor("a measure of Gaussians", *sources)
         numbers = [type(value) in (int, float, bool) for value in arguments.values()]
         arrays = [s for s, number in zip(sources, numbers, strict=True) if not number] or sources
-        real = "float64" if promote(*arrays) == "float64" else "float32"
+        real = computed_in(promote(*arrays))
         return cls(sources, arrays[0], real)
 
     @classmethod

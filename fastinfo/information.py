@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 
 from fastinfo import checks, formulas
-from fastinfo.arrays import Rows, Source, as_result, empty, give, promote, read, same_device
+from fastinfo.arrays import (
+    Rows,
+    Source,
+    as_result,
+    computed_in,
+    empty,
+    give,
+    promote,
+    read,
+    same_device,
+)
 from fastinfo.catalogue import MEASURES, Sum
 from fastinfo.dispatch import home
 
@@ -566,7 +576,7 @@ def _measure(
     if keepdims:
         shape.insert(axis, 1)
     result = module.values(total, finish, pairs, parameter, unit).reshape(tuple(shape))
-    real = "float64" if promote(first, last) == "float64" else "float32"
+    real = computed_in(promote(first, last))
     return give(as_result(result, real), first)
 
 

@@ -12,6 +12,7 @@ from fastinfo import checks
 from fastinfo.arrays import (
     Source,
     as_result,
+    computed_in,
     empty,
     give,
     output,
@@ -292,7 +293,7 @@ class _Head:
     @property
     def real(self) -> str:
         """Type of the products and of results."""
-        return "float64" if promote(self.hidden, self.weight) == "float64" else "float32"
+        return computed_in(promote(self.hidden, self.weight))
 
     def job(self, module: Any, options: Any, memory_limit: Any, **given: Any) -> Any:
         """Return what the module computes."""

@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from fastinfo import checks
-from fastinfo.arrays import Rows, Source, empty, give, output, promote, read, same_device
+from fastinfo.arrays import (
+    Rows,
+    Source,
+    computed_in,
+    empty,
+    give,
+    output,
+    promote,
+    read,
+    same_device,
+)
 from fastinfo.catalogue import MEASURES, Measure
 from fastinfo.dispatch import home
 from fastinfo.elsewhere import ELSEWHERE
@@ -135,7 +145,7 @@ def job_of(
         same_device(*sources)
         sides = _sides(home("pairs", sources[0].device), sources, normalize)
     _same_width(sides, given)
-    real = "float64" if promote(*sources) == "float64" else "float32"
+    real = computed_in(promote(*sources))
     module = home("pairs", sources[0].device)
     job = module.Job(row, sides[0], sides[-1], y is None, real, parameter, unit, normalize, half)
     return job, sources

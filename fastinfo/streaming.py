@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastinfo import checks
-from fastinfo.arrays import Rows, as_result, empty, give, lazy, output, read, same_device
+from fastinfo.arrays import (
+    Rows,
+    as_result,
+    computed_in,
+    empty,
+    give,
+    lazy,
+    output,
+    read,
+    same_device,
+)
 from fastinfo.dispatch import home
 from fastinfo.losses import SoftmaxStatistics, statistics_from
 from fastinfo.reductions import reduced, row_weights, targets_of
@@ -541,7 +551,7 @@ class StreamingCrossEntropy:
 
 def _wider(a: str, b: str) -> str:
     """Return the type of results that come from both."""
-    return "float64" if "float64" in (a, b) else "float32"
+    return computed_in(a, b)
 
 
 def _joined(name: str, ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastinfo import checks
-from fastinfo.arrays import Rows, Source, as_result, give, promote, read, same_device
+from fastinfo.arrays import Rows, Source, as_result, computed_in, give, promote, read, same_device
 from fastinfo.dispatch import home
 
 AVERAGES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -308,7 +308,7 @@ def information_gain(parent: Any, children: Any, *, base: float | None = None) -
     if first is None:
         return give(as_result(values, table.result), table)
     values = values + _without_digits(first, table)
-    real = "float64" if promote(first, table) == "float64" else "float32"
+    real = computed_in(promote(first, table))
     return give(as_result(values, real), first)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastinfo import formulas
-from fastinfo.arrays import Rows, lazy
+from fastinfo.arrays import Rows, computed_in, lazy
 from fastinfo.catalogue import LOGIT_DIVERGENCES, LogitDivergence
 from fastinfo.cpu import lane_pair_kernels, lanes, row_kernels
 from fastinfo.cpu import logit_pair_kernels as kernels
@@ -53,7 +53,7 @@ class Pair:
     @property
     def real(self) -> str:
         """Type in which both are computed with."""
-        return "float64" if "float64" in (self.p.storage, self.q.storage) else "float32"
+        return computed_in(self.p.storage, self.q.storage)
 
     @lazy
     def problem(self) -> Problem:

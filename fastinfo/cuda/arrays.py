@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fastinfo.arrays import JAX, Source, lazy, refuse_grad, words
+from fastinfo.arrays import JAX, Source, computed_in, lazy, refuse_grad, words
 from fastinfo.cuda import seam
 
 
@@ -372,7 +372,7 @@ class Rows:
     @property
     def arithmetic(self) -> str:
         """Type in which kernels compute with it."""
-        return "float64" if self.storage == "float64" else "float32"
+        return computed_in(self.storage)
 
     @property
     def step(self) -> int:

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from fastinfo import formulas
+from fastinfo.arrays import computed_in
 from fastinfo.cuda.reduce import of_block
 from fastinfo.cuda.row_kernels import SHIFT, STEP, THREADS, start_of
 from fastinfo.cuda.seam import cuda, formula, helper, kernel, loader, mathematics, storer
@@ -22,7 +23,7 @@ def _element(inputs, storage, y_storage, pos, sample):
 
     NaN where a target, or a probability, is outside [0, 1]; exactly 0 where the weight is 0.
     """
-    result = "float64" if storage == "float64" else "float32"
+    result = computed_in(storage)
     probabilities = inputs == PROBABILITIES
     # the derivative by a probability cancels where that is near its target
     m_ = mathematics("float64" if probabilities else result)
@@ -84,7 +85,7 @@ def losses(inputs, storage, y_storage, pos, sample, each, gradient):
 
     With `each` the losses are written too, with `gradient` their derivatives.
     """
-    real = "float64" if storage == "float64" else "float32"
+    real = computed_in(storage)
     element = _element(inputs, storage, y_storage, pos, sample)
     zero = mathematics(real).real(0)
     (store, store_wide), (store_real, store_real_wide) = storer(storage), storer(real)

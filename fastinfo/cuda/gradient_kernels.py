@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 
 from fastinfo import formulas
+from fastinfo.arrays import computed_in
 from fastinfo.cuda import row_kernels as rows
 from fastinfo.cuda.row_kernels import NO_CLASS, SHIFT, STEP, THREADS, start_of
 from fastinfo.cuda.seam import cuda, formula, helper, kernel, loader, mathematics, storer
@@ -61,7 +62,7 @@ def _coefficients(real, softcap):
 @cache
 def _entry(storage, softcap, weights, soft):
     """One entry of a gradient, or of what else is a vector a class."""
-    real = "float64" if storage == "float64" else "float32"
+    real = computed_in(storage)
     m_ = mathematics(real)
     exp2, zero, lift, lowered = m_.exp2, m_.real(0), m_.real(64), m_.real(2.0**-64)
     ln2 = m_.real(formulas.LN2)
@@ -144,7 +145,7 @@ def filler(into):
 @cache
 def losses_and_gradients(storage, softcap, weights, soft):
     """Kernel: both, a block a row: the second reading finds it in the second-level cache."""
-    real = "float64" if storage == "float64" else "float32"
+    real = computed_in(storage)
     read_piece, load = (
         rows.piece_reader(storage, softcap, weights, soft, False, False), loader(storage)[0],
     )  # fmt: skip
@@ -201,7 +202,7 @@ def coefficients(real, softcap):
 def gradients(storage, softcap, weights, soft, into):
     """Kernel: write what coefficients say, a block a piece of a row; block (row, piece)."""
     emit, fill = emitter(storage, softcap, weights, soft, into), filler(into)
-    real = "float64" if storage == "float64" else "float32"
+    real = computed_in(storage)
     weighed, kind = rows.weight_of(real), mathematics(real).real
     zero, nan = kind(0), kind(np.nan)
 

@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 
+from fastinfo.arrays import computed_in
 from fastinfo.cuda.gradient_kernels import mapped
 from fastinfo.cuda.row_kernels import FIRST, ROW_STEP, SHIFT, STEP, start_of
 from fastinfo.cuda.seam import SIMULATED, cuda, helper, kernel, loader, mathematics, storer
@@ -18,16 +19,11 @@ ROWS = 32
 RUN = 256
 
 
-def real_of(storage):
-    """Type in which numbers of a storage type are computed with."""
-    return "float64" if storage == "float64" else "float32"
-
-
 @cache
 def copies(storage, into, real):
     """Kernel: write rows as another type, a block a row; 0 where the weight of a row is 0."""
     (load, load_wide), (store, store_wide) = loader(storage), storer(into)
-    kind, weightless = np.dtype(real_of(into)).type, mathematics(real).real(0)
+    kind, weightless = np.dtype(computed_in(into)).type, mathematics(real).real(0)
     zero = kind(0)
     lanes = 8 if storage in ("float16", "bfloat16") else 4
     each = mapped(lanes, helper(lambda v, k, given: kind(v)))

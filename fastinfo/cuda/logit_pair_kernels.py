@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from fastinfo import formulas
+from fastinfo.arrays import computed_in
 from fastinfo.cuda.gradient_kernels import filler
 from fastinfo.cuda.reduce import of_block
 from fastinfo.cuda.row_kernels import SHIFT, STEP, THREADS, highest_of, start_of
@@ -427,7 +428,7 @@ def gradients(slope, p_storage, q_storage, real):
     m_ = mathematics(real)
     entries, slope_of, kind = _entries(real), formula(slope, m_), m_.real
     (store, store_wide), fill, zero = storer(q_storage), filler(q_storage), kind(0)
-    into = mathematics("float64" if q_storage == "float64" else "float32").real
+    into = mathematics(computed_in(q_storage)).real
     lanes, q_lanes = lanes_of(p_storage, q_storage), wide_loader(q_storage, 8)[1]
 
     @helper

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastinfo.arrays import lazy
+from fastinfo.arrays import computed_in, lazy
 from fastinfo.catalogue import LOGIT_DIVERGENCES, LogitDivergence
 from fastinfo.cuda import logit_pair_kernels as kernels
 from fastinfo.cuda import seam
@@ -47,7 +47,7 @@ class Pair:
     @property
     def real(self) -> str:
         """Type in which both are computed with."""
-        return "float64" if "float64" in (self.p.storage, self.q.storage) else "float32"
+        return computed_in(self.p.storage, self.q.storage)
 
     @property
     def storages(self) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from functools import cache
 import numpy as np
 
 from fastinfo import formulas
+from fastinfo.arrays import computed_in
 from fastinfo.cuda.reduce import of_block
 from fastinfo.cuda.seam import SIMULATED, cuda, formula, helper, kernel, loader, mathematics
 
@@ -164,7 +165,7 @@ def first_equal_of(lanes, count):
 @cache
 def _adders(storage, softcap, weights, soft, statistics, ranks):
     """Functions that add one logit, or 16 bytes of them, to a thread's state."""
-    real = "float64" if storage == "float64" else "float32"
+    real = computed_in(storage)
     m_ = mathematics(real)
     kind, exp2, maximum = m_.real, m_.exp2, m_.maximum
     z_of, _ = shape(real, softcap)
@@ -242,7 +243,7 @@ def _adders(storage, softcap, weights, soft, statistics, ranks):
 def piece_reader(storage, softcap, weights, soft, statistics, ranks):
     """Read the classes [begin, end) of a row by all threads of a block into its state."""
     nothing, add_one, add_wide, lanes = _adders(storage, softcap, weights, soft, statistics, ranks)
-    real = "float64" if storage == "float64" else "float32"
+    real = computed_in(storage)
     load, load_wide = loader(storage)
     one_ = mathematics(real).real(1)
     reduced = of_block(merger(real), 6, 2, THREADS, real)
@@ -366,7 +367,7 @@ def weight_of(real):
 def losses(storage, softcap, weights, soft):
     """Kernel: losses of rows, a block each."""
     read_piece = piece_reader(storage, softcap, weights, soft, False, False)
-    real = "float64" if storage == "float64" else "float32"
+    real = computed_in(storage)
     finish, load, weighed = loss_of(real, softcap), loader(storage)[0], weight_of(real)
     kind = mathematics(real).real
     zero, nan = kind(0), kind(np.nan)
@@ -392,7 +393,7 @@ def states(storage, softcap, weights, soft, statistics, ranks):
     """Kernel: states of pieces of rows, a block each; block (row, piece)."""
     read_piece = piece_reader(storage, softcap, weights, soft, statistics, ranks)
     find_nan, load = finder_of_nan(storage), loader(storage)[0]
-    real = "float64" if storage == "float64" else "float32"
+    real = computed_in(storage)
     weighed, kind = weight_of(real), mathematics(real).real
     nan, infinity = kind(np.nan), kind(np.inf)
 
