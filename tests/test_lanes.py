@@ -179,7 +179,7 @@ def test_few_classes_have_the_same_bits_in_any_layout(rng, shape, v, dtype):
 @pytest.mark.parametrize("inner", [*range(1, 20), 31, 33, 48, 67])
 def test_runs_of_any_length(rng, inner, monkeypatch):
     """A vector ends where the rows beside each other do."""
-    monkeypatch.setattr(lanes, "LEAST_BESIDE", dict.fromkeys(lanes.LEAST_BESIDE, 1))
+    monkeypatch.setattr(lanes, "LEAST_BESIDE", 1)
     logits = cases.normal_logits(rng, (7, 40, inner), np.dtype(np.float32))
     targets = rng.integers(0, 40, (7, inner))
     found = fastinfo.softmax_cross_entropy(

@@ -11,10 +11,10 @@ from fastinfo.cpu.tiles import STREAM_BYTES, put
 from fastinfo.engine import run
 
 # Classes of rows that are read side by side at most: of any rows (4 classes in 0.4 of the time, 24
-# in 0.7), and of those that lie beside at least so many others by the type computed with, that are
-# not turned around then (from 4 to 4000 classes half of the time or less; with a half of a vector
-# or less filled it is as much as the other way).
-NARROW, MOST_BESIDE, LEAST_BESIDE = 24, 4096, {"float64": 4, "float32": 6}
+# in 0.7), and of those that lie beside at least so many others, that are not turned around then
+# (from 4 to 4000 classes half of the time or less; from 6 rows on too, or 4 of float64, but the
+# last bits of a few rows are to be the same in any layout).
+NARROW, MOST_BESIDE, LEAST_BESIDE = 24, 4096, 16
 # Of few classes, rows beside each other that are a vector by themselves: fewer are turned around.
 LEAST_VECTOR = 4
 # Work that a thread takes at a time at least, in elements of a long row; what a class costs in
@@ -28,9 +28,7 @@ def side_by_side(*all_rows: Rows) -> bool:
     width = all_rows[0].width
     if width <= NARROW:
         return True
-    return width <= MOST_BESIDE and all(
-        rows.beside >= LEAST_BESIDE[rows.arithmetic] for rows in all_rows
-    )
+    return width <= MOST_BESIDE and all(rows.beside >= LEAST_BESIDE for rows in all_rows)
 
 
 def spread_out(rows: Rows | None, lo: int, hi: int) -> tuple[np.ndarray, np.ndarray, int]:
