@@ -12,31 +12,29 @@ from fastinfo.cpu import vmath
 from fastinfo.cpu.memory import loader, store
 from fastinfo.engine import formula, helper, kernel, run
 
-# Elements that NumPy converts at a time, and that a thread takes at a time.
+# Elements that are made contiguous float64 at a time, and that a thread takes at a time.
 BLOCK, CHUNK = 1 << 13, 1 << 17
 
 
 def values(term: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
     """Return term(*arrays) in float64; ValueError if the arrays do not broadcast."""
-    flags: Any = [["readonly", "contig"]] * len(arrays) + [["writeonly", "allocate", "contig"]]
-    steps: Any = np.nditer(
-        [*arrays, None],
-        ["buffered", "external_loop", "ranged", "delay_bufalloc", "zerosize_ok"],
-        flags,
-        [np.dtype(np.float64)] * len(flags),
-        buffersize=BLOCK,
-    )
-    fill, result = fills(term, len(arrays)), steps.operands[-1]
+    spread = np.broadcast_arrays(*arrays)
+    result = np.empty(spread[0].shape)
+    fill, out = fills(term, len(arrays)), result.reshape(-1)
 
     def task(lo: int, hi: int) -> None:
-        with steps.copy() as own:
-            own.iterrange = lo, hi
-            own.reset()
-            for *given, out in own:
-                fill(tuple(map(read_only, given)), out)
+        for begin in range(lo, hi, BLOCK):
+            end = min(begin + BLOCK, hi)
+            fill(tuple(_block(x, begin, end) for x in spread), out[begin:end])
 
-    run(task, steps.itersize, CHUNK)
+    run(task, out.size, CHUNK)
     return result
+
+
+def _block(x: np.ndarray, lo: int, hi: int) -> np.ndarray:
+    """Return the elements [lo, hi) in C order as contiguous float64."""
+    some = x.reshape(-1)[lo:hi] if x.flags.c_contiguous else x.flat[lo:hi]
+    return read_only(np.require(some, np.float64, ["A", "C"]))
 
 
 @kernel
