@@ -18,7 +18,9 @@ BLOCK, CHUNK = 1 << 13, 1 << 17
 
 def values(term: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
     """Return term(*arrays) in float64; ValueError if the arrays do not broadcast."""
-    spread = np.broadcast_arrays(*arrays)
+    # a number, repeated, is filled in a block at a time
+    spread = [x if not any(x.strides) else np.ascontiguousarray(x)
+              for x in np.broadcast_arrays(*arrays)]  # fmt: skip
     result = np.empty(spread[0].shape)
     fill, out = fills(term, len(arrays)), result.reshape(-1)
 
@@ -33,7 +35,7 @@ def values(term: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
 
 def _block(x: np.ndarray, lo: int, hi: int) -> np.ndarray:
     """Return the elements [lo, hi) in C order as contiguous float64."""
-    some = x.reshape(-1)[lo:hi] if x.flags.c_contiguous else x.flat[lo:hi]
+    some = x.reshape(-1)[lo:hi] if any(x.strides) else np.full(hi - lo, x.flat[0])
     return read_only(np.require(some, np.float64, ["A", "C"]))
 
 
